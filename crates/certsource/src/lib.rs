@@ -1,0 +1,30 @@
+//! Load TLS certificates, keys and CRLs from files, and detect when they change.
+#![doc = ""]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod clock;
+pub mod detect;
+mod driver;
+mod error;
+pub mod files;
+pub mod fs;
+pub mod inspect;
+mod key;
+pub mod machine;
+mod material;
+mod origin;
+pub mod parts;
+pub mod pem;
+mod push;
+pub mod source;
+pub mod text;
+pub mod validity;
+
+pub use driver::Driver;
+pub use error::{Error, Reason};
+pub use files::Files;
+pub use key::{KeyFormat, PrivateKey};
+pub use material::{Certificate, Crl, Diff, Digest, Fingerprint, Identity, Material, Role};
+pub use origin::Origin;
+pub use push::{Pusher, push};
+pub use source::{Detector, Source};

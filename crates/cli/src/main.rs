@@ -1,0 +1,2 @@
+//! The program `certsource`.
+fn main() {}

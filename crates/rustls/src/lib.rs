@@ -1,0 +1,1 @@
+//! Generations of TLS material made into fresh rustls configs, with the TLS gate in front.

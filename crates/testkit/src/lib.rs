@@ -1,0 +1,1 @@
+//! For tests: mint certificates and rotate files the way kubelet, certbot and agents do.

@@ -1,0 +1,1 @@
+//! Writers that change a single path, one function each.

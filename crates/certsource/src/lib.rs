@@ -18,7 +18,7 @@ pub mod pem;
 mod push;
 pub mod source;
 pub mod text;
-pub mod validity;
+
 
 pub use driver::Driver;
 pub use error::{Error, Reason};

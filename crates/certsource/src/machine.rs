@@ -1,0 +1,164 @@
+//! The decision logic, without I/O: observations, verdicts and clocks in; what to do next, and what to tell, out.
+//!
+//! This file holds the words that go in and out; [`Machine`] itself is in `machine/state.rs`. What is not here: any
+//! access to files, threads or clocks. Every moment is handed in.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::material::{Diff, Material};
+
+mod state;
+
+pub use state::Machine;
+
+/// How patient a [`Machine`] is.
+///
+/// # Defaults
+/// * `interval`: 10 s
+/// * `jitter`: 0.1 of the interval, to both sides
+/// * `safety`: 60 s between looks when a wake-up is armed
+/// * `settle`: 1 s between two equal reads
+/// * `settle_closed`: 100 ms, when the writer closed the source's only file
+/// * `settle_loss`: 5 s, when certificates only went away, and not by an atomic swap
+/// * `pair_grace`: 30 s for a certificate and a key that do not match
+/// * `backoff`: 100 ms after the first failed read, doubling up to 30 s, or the interval if that is shorter
+/// * `unstable_after`: 30 s of content that never stands still
+/// * `skew`: 5 min of difference between clocks that validity checks tolerate
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Policy {
+    /// Time between looks when polling. The promise: a change is seen this much later at the most, plus jitter.
+    pub interval: Duration,
+    /// Share of the interval by which looks are spread, 0.0 to 0.5.
+    pub jitter: f64,
+    /// Time between looks when a wake-up is armed.
+    pub safety: Duration,
+    /// How long content must stand still before it is adopted.
+    pub settle: Duration,
+    /// The same, when the writer closed the source's only file.
+    pub settle_closed: Duration,
+    /// The same, when certificates only went away.
+    pub settle_loss: Duration,
+    /// How long a certificate and a key may not match before that is a failure.
+    pub pair_grace: Duration,
+    /// Pause after the first failed read; it doubles.
+    pub backoff: Duration,
+    /// The longest pause after a failed read.
+    pub backoff_max: Duration,
+    /// How long content may keep changing before that is told as a failure.
+    pub unstable_after: Duration,
+    /// Difference between clocks that validity checks tolerate.
+    pub skew: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(10),
+            jitter: 0.1,
+            safety: Duration::from_secs(60),
+            settle: Duration::from_secs(1),
+            settle_closed: Duration::from_millis(100),
+            settle_loss: Duration::from_secs(5),
+            pair_grace: Duration::from_secs(30),
+            backoff: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(30),
+            unstable_after: Duration::from_secs(30),
+            skew: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Policy {
+    /// The defaults with this interval.
+    pub fn every(interval: Duration) -> Self {
+        Self { interval, ..Self::default() }
+    }
+}
+
+/// What an engine does next.
+#[derive(Clone, Debug)]
+pub enum Todo {
+    /// Arm the source, look at it, and report to [`Machine::armed`] and [`Machine::looked`].
+    Look,
+    /// Read the source and report to [`Machine::read`].
+    Read,
+    /// Ask the gates and report to [`Machine::judged`].
+    Judge(Candidate),
+    /// Nothing until this moment; `None`: until a report or a wake-up.
+    Wait(Option<Instant>),
+}
+
+/// Material that stands to be published.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Candidate {
+    /// The material.
+    pub material: Arc<Material>,
+    /// What is served now; `None` before the first load.
+    pub current: Option<Arc<Material>>,
+    /// Whether a refusal counts. A pure withdrawal is published whatever the gates say.
+    pub can_be_refused: bool,
+}
+
+/// What the gates say.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Publish it.
+    Accept,
+    /// Do not publish it, for this reason. [`KeyMismatch`](crate::Reason::KeyMismatch) is taken as a writer at work.
+    Refuse(Error),
+    /// Not now: ask again at this moment, also if nothing changes by then.
+    AskAgain {
+        /// When.
+        at: Instant,
+        /// Why not now.
+        error: Error,
+    },
+}
+
+/// A new generation.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Publication {
+    /// The generation's number: 1 for the first, and growing by one.
+    pub number: u64,
+    /// Its material.
+    pub material: Arc<Material>,
+    /// What changed since the generation before; everything is added by the first.
+    pub diff: Diff,
+    /// Set when the trust is new and the identity is the last good one, because the identity's files are broken.
+    pub degraded: Option<Error>,
+    /// Which demands it answers.
+    pub ticket: u64,
+}
+
+/// What there is to tell.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Told {
+    /// Publish this generation: it is decided.
+    Published(Publication),
+    /// A pair does not match: a writer is probably between its two files. The last good generation stays.
+    Pending(Error),
+    /// The source could not be loaded. The last good generation stays. Told once for each reason.
+    Failed(Error),
+    /// The source was read, and a gate or a validity rule refused it. The last good generation stays.
+    Refused(Error),
+    /// The failure is over.
+    Recovered,
+    /// Worth an operator's attention, while everything is served as it should be.
+    Degraded(String),
+    /// The served identity is past its end.
+    Expired,
+    /// All demands up to this ticket are answered.
+    Concluded {
+        /// The latest demand that this answers.
+        ticket: u64,
+        /// The number of the generation that is served and matches the source, or why it does not.
+        result: Result<u64, Error>,
+    },
+}

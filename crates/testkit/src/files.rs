@@ -2,7 +2,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::random;
 
 /// The mode of a key file.
 pub(crate) const PRIVATE: u32 = 0o600;
@@ -16,9 +19,8 @@ pub(crate) fn mode_for(path: &Path, content: &[u8]) -> u32 {
     if named_key || content.windows(LABEL.len()).any(|window| window == LABEL) { PRIVATE } else { PUBLIC }
 }
 
-/// Creates a file that must not exist yet, whole, with the mode of its content.
-pub(crate) fn create(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mode = mode_for(path, content);
+/// Creates a file that must not exist yet, whole, with this mode.
+pub(crate) fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut file = open_new(path, mode)?;
     file.write_all(content)?;
     set_mode(path, mode)
@@ -88,6 +90,30 @@ pub(crate) fn symlink(target: &Path, link: &Path) -> io::Result<()> {
 pub(crate) fn remove_link(link: &Path) -> io::Result<()> {
     // On Windows a link to a directory is a directory.
     if cfg!(windows) && link.is_dir() { fs::remove_dir(link) } else { fs::remove_file(link) }
+}
+
+/// Sets the modification time without opening for writing where the system allows that, so that a watch sees a
+/// change of attributes and no write.
+pub(crate) fn set_modified(path: &Path, at: SystemTime) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    if cfg!(unix) {
+        options.read(true)
+    } else {
+        options.write(true)
+    };
+    options.open(path)?.set_modified(at)
+}
+
+/// The last component, for the names of steps.
+pub(crate) fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// A name beside a path that is not taken: `tls.crt` becomes `tls.crt.tmp-4711`.
+pub(crate) fn beside(path: &Path, word: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{word}-{}", random::number() >> 32));
+    path.with_file_name(name)
 }
 
 /// Adds the path to an error: the system's own text has none.

@@ -13,6 +13,7 @@ use crate::damage::{Damage, Part, damage};
 use crate::files;
 use crate::issued::Issued;
 use crate::random;
+use crate::rotate::Rotate;
 use crate::steps::Steps;
 use crate::test_dir::TestDir;
 
@@ -132,7 +133,7 @@ impl KubeletDir {
     /// As [`write_steps`](Self::write_steps).
     pub fn swap_steps(&self, issued: impl AsRef<Issued>) -> io::Result<Steps> {
         let issued = issued.as_ref();
-        self.write_steps(tls_secret(issued.root_pem(), issued))
+        self.write_steps(issued.files())
     }
 
     /// As [`swap`](Self::swap), with a `ca.crt` of your own: two roots during a hand-over, for example.
@@ -141,7 +142,9 @@ impl KubeletDir {
     ///
     /// As [`write`](Self::write).
     pub fn swap_all(&self, ca_pem: impl Into<String>, issued: impl AsRef<Issued>) -> io::Result<()> {
-        self.write(tls_secret(ca_pem.into(), issued.as_ref()))
+        let mut files = issued.as_ref().files();
+        files[0].1 = ca_pem.into();
+        self.write(files)
     }
 
     /// Replaces the whole content by these files. A name may have directories in it.
@@ -232,9 +235,10 @@ impl KubeletDir {
         });
         for (path, content) in payload {
             let (target, content) = (version.join(path), content.clone());
+            let mode = files::mode_for(&target, &content);
             steps.push(format!("write {}", path.display()), move || {
                 files::create_dir_all(target.parent().expect("a file of a version has a parent"))?;
-                files::create(&target, &content)
+                files::create(&target, &content, mode)
             });
         }
         let (data, data_tmp) = (self.join(DATA), self.join(DATA_TMP));
@@ -291,6 +295,20 @@ impl KubeletDir {
     }
 }
 
+impl Rotate for KubeletDir {
+    fn cert_path(&self) -> PathBuf {
+        self.cert_path()
+    }
+
+    fn key_path(&self) -> PathBuf {
+        self.key_path()
+    }
+
+    fn swap_steps(&self, issued: &Issued) -> io::Result<Steps> {
+        self.swap_steps(issued)
+    }
+}
+
 impl AsRef<Path> for KubeletDir {
     fn as_ref(&self) -> &Path {
         self.path()
@@ -298,15 +316,10 @@ impl AsRef<Path> for KubeletDir {
 }
 
 fn plan_removal(steps: &mut Steps, old: PathBuf) {
-    let name = old.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    steps.push(format!("remove {name}"), move || match fs::remove_dir_all(&old) {
+    steps.push(format!("remove {}", files::name_of(&old)), move || match fs::remove_dir_all(&old) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()), // as Go's os.RemoveAll
         result => result,
     });
-}
-
-fn tls_secret(ca_pem: String, issued: &Issued) -> [(&'static str, String); 3] {
-    [("ca.crt", ca_pem), ("tls.crt", issued.chain_pem()), ("tls.key", issued.key_pem())]
 }
 
 /// `..2006_01_02_15_04_05.` and a random number, as Go's `os.MkdirTemp` appends it.

@@ -78,11 +78,11 @@ impl TestDir {
     ///
     /// As [`write`](Self::write).
     pub fn write_issued(&self, issued: impl AsRef<Issued>) -> io::Result<()> {
-        let issued = issued.as_ref();
-        self.write("ca.crt", issued.root_pem())?;
-        self.write("tls.crt", issued.chain_pem())?;
-        self.write("tls.key", issued.key_pem())?;
-        Ok(())
+        issued
+            .as_ref()
+            .files()
+            .into_iter()
+            .try_for_each(|(name, content)| self.write(name, content).map(drop))
     }
 
     /// Removes a file.

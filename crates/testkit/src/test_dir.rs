@@ -28,7 +28,14 @@ impl TestDir {
     ///
     /// If it cannot be made.
     pub fn new() -> io::Result<Self> {
-        let temporary = tempfile::Builder::new().prefix("certsource-").tempdir()?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("certsource-");
+        // tempfile leaves directories to the umask, unlike files.
+        #[cfg(unix)]
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        #[cfg(unix)]
+        builder.permissions(private);
+        let temporary = builder.tempdir()?;
         Ok(Self { path: temporary.path().to_owned(), _temporary: Some(temporary) })
     }
 

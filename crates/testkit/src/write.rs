@@ -16,7 +16,8 @@
 //! `rsync -t --inplace` is `in_place(…).then(set_modified(…))`. Not here: writing through `mmap`, which needs
 //! unsafe code, and bind mounts, which need rights that tests don't have.
 //!
-//! Each function only plans. Nothing is written before the first step runs.
+//! Each function only plans. Nothing is written before the first step runs. A path that is missing is no error:
+//! where a tool would remove it or rename it away, that step does nothing.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -52,7 +53,7 @@ pub fn rename_over(path: impl Into<PathBuf>, content: impl Into<Vec<u8>>) -> Ste
 
 /// Removes the file and creates it again, in this many pieces.
 ///
-/// Steps: `unlink NAME` (nothing happens if there is none), `create NAME`, `write NAME 1/3` …, `close NAME`.
+/// Steps: `unlink NAME`, `create NAME`, `write NAME 1/3` …, `close NAME`.
 pub fn unlink_and_create(path: impl Into<PathBuf>, content: impl Into<Vec<u8>>, pieces: usize) -> Steps {
     let (path, content) = (path.into(), content.into());
     let mode = files::mode_for(&path, &content);
@@ -60,7 +61,7 @@ pub fn unlink_and_create(path: impl Into<PathBuf>, content: impl Into<Vec<u8>>, 
     let name = files::name_of(&path);
     steps.push(format!("unlink {name}"), {
         let path = path.clone();
-        move || remove_if_there(&path)
+        move || or_missing(fs::remove_file(&path))
     });
     write_pieces(&mut steps, "create", &name, &content, pieces, move || files::open_new(&path, mode));
     steps
@@ -73,7 +74,7 @@ pub fn rename_with_backup(path: impl Into<PathBuf>, content: impl Into<Vec<u8>>)
     let path = path.into();
     let mut steps = Steps::new();
     let temporary = create_beside(&mut steps, &path, content.into());
-    rename(&mut steps, &path, &backup_of(&path));
+    rename_away(&mut steps, &path, &backup_of(&path));
     rename(&mut steps, &temporary, &path);
     steps
 }
@@ -89,7 +90,7 @@ pub fn rename_with_hard_link(path: impl Into<PathBuf>, content: impl Into<Vec<u8
     steps.push(format!("link {} {}", files::name_of(&path), files::name_of(&backup)), {
         let path = path.clone();
         move || {
-            remove_if_there(&backup)?;
+            or_missing(fs::remove_file(&backup))?;
             fs::hard_link(&path, &backup)
         }
     });
@@ -141,9 +142,9 @@ where
     let dir = dir.into();
     let (new, old) = (files::beside(&dir, "new"), files::beside(&dir, "old"));
     let mut steps = fill_dir(&new, files);
-    rename(&mut steps, &dir, &old);
+    rename_away(&mut steps, &dir, &old);
     rename(&mut steps, &new, &dir);
-    steps.push(format!("remove {}", files::name_of(&old)), move || fs::remove_dir_all(&old));
+    steps.push(format!("remove {}", files::name_of(&old)), move || or_missing(fs::remove_dir_all(&old)));
     steps
 }
 
@@ -154,7 +155,7 @@ where
 ///
 /// # Errors
 ///
-/// If the directory cannot be listed.
+/// If the directory is there and cannot be listed.
 pub fn rebuild_dir<N, C>(
     dir: impl Into<PathBuf>,
     files: impl IntoIterator<Item = (N, C)>,
@@ -165,20 +166,26 @@ where
 {
     let dir = dir.into();
     let mut present = Vec::new();
-    for entry in fs::read_dir(&dir).map_err(files::at(&dir))? {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() {
-            present.push(entry.path());
+    match fs::read_dir(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(files::at(&dir)(error)),
+        Ok(entries) => {
+            for entry in entries {
+                let entry = entry?;
+                if !entry.file_type()?.is_dir() {
+                    present.push(entry.path());
+                }
+            }
         }
     }
     present.sort(); // the file system's order is arbitrary; a test wants the same one each time
     let mut steps = Steps::new();
     for path in present {
-        steps.push(format!("unlink {}", files::name_of(&path)), move || remove_if_there(&path));
+        steps.push(format!("unlink {}", files::name_of(&path)), move || or_missing(fs::remove_file(&path)));
     }
     steps.push(format!("rmdir {}", files::name_of(&dir)), {
         let dir = dir.clone();
-        move || fs::remove_dir_all(&dir)
+        move || or_missing(fs::remove_dir_all(&dir))
     });
     Ok(steps.then(fill_dir(&dir, files)))
 }
@@ -197,8 +204,10 @@ where
     for (name, content) in files {
         let (path, content) = (dir.join(name.as_ref()), content.into());
         let mode = files::mode_for(&path, &content);
-        steps
-            .push(format!("write {}", name.as_ref().display()), move || files::create(&path, &content, mode));
+        steps.push(format!("write {}", name.as_ref().display()), move || {
+            files::create_dir_all(path.parent().expect("a name was put into a directory"))?;
+            files::create(&path, &content, mode)
+        });
     }
     steps
 }
@@ -257,14 +266,23 @@ fn rename(steps: &mut Steps, from: &Path, to: &Path) {
     });
 }
 
+/// As [`rename`]; nothing happens if there is nothing to rename.
+fn rename_away(steps: &mut Steps, from: &Path, to: &Path) {
+    let (from, to) = (from.to_owned(), to.to_owned());
+    steps.push(format!("rename {} {}", files::name_of(&from), files::name_of(&to)), move || {
+        or_missing(fs::rename(&from, &to))
+    });
+}
+
 fn backup_of(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".bak");
     path.with_file_name(name)
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+/// For what a writer that was killed may have left undone: a missing path is fine.
+fn or_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     }

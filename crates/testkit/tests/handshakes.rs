@@ -148,14 +148,8 @@ fn a_revoked_certificate_is_refused() {
     let after = ca.crl();
     handshake(&ca.root_der(), &bad, &good, Some(&before)).unwrap();
     handshake(&ca.root_der(), &good, &good, Some(&after)).unwrap();
-    assert_says(
-        &refused(&ca, &bad, &good, Some(&after)),
-        "server: invalid peer certificate: Revoked",
-    );
-    assert_says(
-        &refused(&ca, &good, &bad, Some(&after)),
-        "client: invalid peer certificate: Revoked",
-    );
+    assert_says(&refused(&ca, &bad, &good, Some(&after)), "server: invalid peer certificate: Revoked");
+    assert_says(&refused(&ca, &good, &bad, Some(&after)), "client: invalid peer certificate: Revoked");
     ca.unrevoke(&bad);
     handshake(&ca.root_der(), &bad, &good, Some(&ca.crl())).unwrap();
 }

@@ -21,7 +21,7 @@ case $compiler in
 rustc-web) library=libstd-rust-web ;;
 *) library=libstd-rust ;;
 esac
-# Its shared LLVM is a package of its own, whose name has the version in it.
+# Its shared LLVM is a package of its own, whose name has the version in it. Some versions bring it along.
 llvm=$(apt-cache show "$library-$wanted=$version" | grep -o 'libllvm[0-9]*' | head -n 1)
 
 rm -rf "$folder" "$folder.part"
@@ -34,7 +34,7 @@ for package in *.deb; do
 done
 cd ..
 rm -rf packages
-libraries=$(find usr/lib -name 'librustc_driver-*.so' -o -name 'libLLVM*.so*' | xargs -n 1 dirname | sort -u)
+libraries=$(find usr/lib '(' -name 'librustc_driver-*.so' -o -name 'libLLVM*.so*' ')' -exec dirname {} + | sort -u)
 {
     echo '#!/bin/sh'
     echo 'here=$(dirname "$(readlink -f "$0")")'

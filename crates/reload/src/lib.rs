@@ -1,1 +1,20 @@
-//! The engine that keeps TLS material current: generations, events, gates and derived values on its own threads.
+//! The engine that keeps TLS material current.
+#![doc = ""]
+
+mod derived;
+mod event;
+mod gate;
+mod generation;
+mod hooks;
+mod hub;
+mod reloader;
+mod status;
+
+pub use certsource::{self, Error, Reason};
+pub use derived::{Derived, Version};
+pub use event::{Event, EventKind, Events, Failure, Lagged, Reload};
+pub use gate::Gate;
+pub use generation::{Generation, Retired};
+pub use hub::Hub;
+pub use reloader::{Builder, Generations, Reloader, WeakReloader};
+pub use status::Status;

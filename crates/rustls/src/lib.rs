@@ -1,1 +1,14 @@
-//! Generations of TLS material made into fresh rustls configs, with the TLS gate in front.
+//! The rustls glue: the TLS gate, and a generation made into fresh rustls configs.
+#![doc = ""]
+
+mod client;
+mod crypto;
+mod gate;
+mod server;
+
+pub use certsource_reload::{self, Error, Reason};
+pub use client::ClientTls;
+pub use crypto::default_provider;
+pub use gate::TlsGate;
+pub use rustls;
+pub use server::{ClientAuth, ServerTls};

@@ -1,0 +1,137 @@
+//! A generation: material that was published, as one value, and the signal that it has been replaced.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime};
+
+use certsource::{Certificate, Digest, Error, Identity, Material};
+use tokio::sync::Notify;
+
+/// Material with a number that only grows, its digest and its times: published as one value.
+///
+/// Trust, identity and CRLs of one generation belong together; whoever holds an `Arc<Generation>` can not mix them
+/// with another's.
+pub struct Generation {
+    number: u64,
+    material: Arc<Material>,
+    published_at: SystemTime,
+    published: Instant,
+    degraded: Option<Error>,
+    retired: Retired,
+}
+
+impl Generation {
+    pub(crate) fn new(number: u64, material: Arc<Material>, degraded: Option<Error>) -> Self {
+        let now = certsource::clock::Now::read();
+        Self {
+            number,
+            material,
+            published_at: now.wall,
+            published: now.mono,
+            degraded,
+            retired: Retired::default(),
+        }
+    }
+
+    /// Its number: 1 for the first of a reloader, and growing by one.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What it holds.
+    pub fn material(&self) -> &Arc<Material> {
+        &self.material
+    }
+
+    /// The trust anchors; `None` when the source holds no trust. Never empty.
+    pub fn trust(&self) -> Option<&[Certificate]> {
+        self.material.trust()
+    }
+
+    /// The identity; `None` when the source holds none.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.material.identity()
+    }
+
+    /// The digest over the public parts.
+    pub fn digest(&self) -> Digest {
+        self.material.digest()
+    }
+
+    /// When it was published, on the wall clock.
+    pub fn published_at(&self) -> SystemTime {
+        self.published_at
+    }
+
+    /// When it was published, on the monotonic clock.
+    pub fn published(&self) -> Instant {
+        self.published
+    }
+
+    /// Set when its trust is newer than its identity, because the identity's files were broken for too long.
+    pub fn degraded(&self) -> Option<&Error> {
+        self.degraded.as_ref()
+    }
+
+    /// The signal that a newer generation is served.
+    pub fn retired(&self) -> &Retired {
+        &self.retired
+    }
+}
+
+impl fmt::Debug for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Generation")
+            .field("number", &self.number)
+            .field("digest", &self.digest())
+            .field("retired", &self.retired.is_retired())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The signal that a generation has been replaced. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Retired(Arc<RetiredInner>);
+
+#[derive(Default)]
+struct RetiredInner {
+    flag: AtomicBool,
+    notify: Notify,
+}
+
+impl Retired {
+    /// Whether the generation has been replaced.
+    pub fn is_retired(&self) -> bool {
+        self.0.flag.load(Ordering::Acquire)
+    }
+
+    /// Resolves when the generation has been replaced; at once if it has been.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub fn wait(&self) -> impl Future<Output = ()> + Send + 'static {
+        let inner = Arc::clone(&self.0);
+        async move {
+            // Registered before the flag is looked at, so that a signal in between is not lost.
+            let notified = inner.notify.notified();
+            let mut notified = std::pin::pin!(notified);
+            notified.as_mut().enable();
+            if !inner.flag.load(Ordering::Acquire) {
+                notified.await;
+            }
+        }
+    }
+
+    pub(crate) fn retire(&self) {
+        self.0.flag.store(true, Ordering::Release);
+        self.0.notify.notify_waiters();
+    }
+}
+
+impl fmt::Debug for Retired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Retired").field(&self.is_retired()).finish()
+    }
+}

@@ -1,0 +1,321 @@
+//! [`Reloader`]: the handle of one source that is followed, and how to build it.
+//!
+//! What happens on the hub's threads is in `reloader/entry.rs`.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwapOption;
+use certsource::machine::Policy;
+use certsource::source::Armed;
+use certsource::{Error, Origin, Reason, Source};
+use tokio::sync::{broadcast, oneshot, watch};
+
+use crate::derived::{Derived, Slot};
+use crate::event::{Event, EventKind, Events, Failure, Reload};
+use crate::gate::Gate;
+use crate::generation::Generation;
+use crate::hooks::{Hook, Hooks};
+use crate::hub::Hub;
+use crate::status::Status;
+
+mod entry;
+
+pub(crate) use entry::Entry;
+
+/// Events that a subscriber may be behind before it is told that it lost some.
+const BACKLOG: usize = 128;
+
+/// Follows one source: loads it, and publishes a new generation when its material changes.
+///
+/// Cheap to clone. When the last clone, and the last [`Derived`] value, is gone, nothing runs any more.
+#[derive(Clone)]
+pub struct Reloader {
+    entry: Arc<Entry>,
+}
+
+impl Reloader {
+    /// Begins to build a reloader for this source.
+    pub fn builder(source: impl Source + 'static) -> Builder {
+        Builder::new(Box::new(source))
+    }
+
+    /// The generation that is served now. Never blocks; some nanoseconds.
+    pub fn current(&self) -> Arc<Generation> {
+        self.entry.current().expect("a reloader is handed out after its first load")
+    }
+
+    /// Reads the source now, whatever its detector says, and returns the generation that matches it.
+    ///
+    /// When it returns, the generation is published and every derived value is replaced. Content that could be half
+    /// written must stand still first: see [`Policy::settle`].
+    ///
+    /// # Errors
+    /// Why the source could not be followed. The last good generation stays.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing; the read goes on.
+    pub async fn reload(&self) -> Result<Arc<Generation>, Error> {
+        let (sender, receiver) = oneshot::channel();
+        self.entry.demand(move |result| drop(sender.send(result)));
+        receiver.await.unwrap_or_else(|_| Err(gone(&self.entry)))
+    }
+
+    /// [`Reloader::reload`] for threads without a runtime: blocks this thread.
+    ///
+    /// # Errors
+    /// As [`Reloader::reload`].
+    pub fn reload_blocking(&self) -> Result<Arc<Generation>, Error> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        self.entry.demand(move |result| drop(sender.send(result)));
+        receiver.recv().unwrap_or_else(|_| Err(gone(&self.entry)))
+    }
+
+    /// Asks for a look now, without waiting for what comes of it.
+    pub fn wake(&self) {
+        self.entry.wake();
+    }
+
+    /// Builds a value from the current generation, and again from every later one: see [`Derived`].
+    ///
+    /// `build` runs on this thread now, and on a thread of the hub for each later generation, before that is
+    /// published. It must not call back into this reloader's `derive`.
+    ///
+    /// # Errors
+    /// When `build` fails for the current generation.
+    pub fn derive<T, E>(
+        &self,
+        build: impl Fn(&Arc<Generation>) -> Result<T, E> + Send + Sync + 'static,
+    ) -> Result<Derived<T>, Error>
+    where
+        T: Send + Sync + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let slot = self.entry.derive(Box::new(move |generation| build(generation).map_err(Into::into)))?;
+        Ok(Derived::new(slot, self.clone()))
+    }
+
+    /// The events from now on.
+    pub fn subscribe(&self) -> Events {
+        Events(self.entry.events.subscribe())
+    }
+
+    /// The served generation as something to wait on: the newest one always, never a backlog.
+    pub fn watch(&self) -> Generations {
+        Generations { numbers: self.entry.numbers.subscribe(), entry: Arc::downgrade(&self.entry) }
+    }
+
+    /// The state at one glance.
+    pub fn status(&self) -> Status {
+        self.entry.status()
+    }
+
+    /// Where the source is, for people.
+    pub fn origin(&self) -> &Origin {
+        &self.entry.origin
+    }
+
+    /// A handle that does not keep the source followed: for hooks.
+    pub fn downgrade(&self) -> WeakReloader {
+        WeakReloader { entry: Arc::downgrade(&self.entry) }
+    }
+}
+
+impl fmt::Debug for Reloader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reloader")
+            .field("origin", &self.entry.origin)
+            .field("generation", &self.entry.current().map(|generation| generation.number()))
+            .finish_non_exhaustive()
+    }
+}
+
+fn gone(entry: &Entry) -> Error {
+    Error::new(Reason::Io, "the thread that follows the source is gone").of(entry.origin.clone())
+}
+
+/// A handle that does not keep the source followed.
+#[derive(Clone)]
+pub struct WeakReloader {
+    entry: Weak<Entry>,
+}
+
+impl WeakReloader {
+    /// The reloader, if it is still in use.
+    pub fn upgrade(&self) -> Option<Reloader> {
+        self.entry.upgrade().map(|entry| Reloader { entry })
+    }
+}
+
+impl fmt::Debug for WeakReloader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakReloader")
+    }
+}
+
+/// Waits for generations. See [`Reloader::watch`].
+#[derive(Clone)]
+pub struct Generations {
+    numbers: watch::Receiver<u64>,
+    entry: Weak<Entry>,
+}
+
+impl Generations {
+    /// Waits for a generation newer than the last one this returned, or than the one that was served when this was
+    /// made. `None` when the source is no longer followed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no generation.
+    pub async fn changed(&mut self) -> Option<Arc<Generation>> {
+        self.numbers.changed().await.ok()?;
+        self.entry.upgrade()?.current()
+    }
+}
+
+impl fmt::Debug for Generations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Generations").field(&*self.numbers.borrow()).finish()
+    }
+}
+
+/// Builds a [`Reloader`].
+///
+/// # Defaults
+/// * policy: [`Policy::default`], so a look every 10 s
+/// * hub: [`Hub::shared`]
+/// * no gate, no hook; failures go to `tracing` as warnings while no failure hook is set
+/// * a first load that fails is an error at once
+#[must_use]
+pub struct Builder {
+    source: Box<dyn Source>,
+    policy: Policy,
+    hub: Option<Hub>,
+    gates: Vec<Box<dyn Gate>>,
+    hooks: Vec<Hook>,
+    failures_are_hooked: bool,
+    wait: Option<Duration>,
+}
+
+impl Builder {
+    fn new(source: Box<dyn Source>) -> Self {
+        Self {
+            source,
+            policy: Policy::default(),
+            hub: None,
+            gates: Vec::new(),
+            hooks: Vec::new(),
+            failures_are_hooked: false,
+            wait: None,
+        }
+    }
+
+    /// Looks this often. A change is seen that much later at the most, plus 10 %.
+    pub fn every(mut self, interval: Duration) -> Self {
+        self.policy.interval = interval;
+        self
+    }
+
+    /// All of the patience settings at once.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Uses the threads of this hub.
+    pub fn hub(mut self, hub: Hub) -> Self {
+        self.hub = Some(hub);
+        self
+    }
+
+    /// Adds a check before publishing. Gates run in the order they were added; the first "no" counts.
+    pub fn gate(mut self, gate: impl Gate + 'static) -> Self {
+        self.gates.push(Box::new(gate));
+        self
+    }
+
+    /// Calls this after each reload, and after the first load.
+    pub fn on_reload(self, hook: impl Fn(&Reload) + Send + Sync + 'static) -> Self {
+        self.on_event(move |event| {
+            if let EventKind::Loaded(reload) | EventKind::Reloaded(reload) = &event.kind {
+                hook(reload);
+            }
+        })
+    }
+
+    /// Calls this when the source could not be loaded, or when what was loaded was refused. Failures then no longer
+    /// go to `tracing`.
+    pub fn on_failure(mut self, hook: impl Fn(&Failure) + Send + Sync + 'static) -> Self {
+        self.failures_are_hooked = true;
+        self.on_event(move |event| {
+            if let EventKind::Failed(failure) | EventKind::Rejected(failure) = &event.kind {
+                hook(failure);
+            }
+        })
+    }
+
+    /// Calls this for every event.
+    ///
+    /// Hooks run after publishing, one at a time, in order, on a thread of the hub. A hook that panics or is slow
+    /// holds back other hooks of this source only. To reach the reloader from a hook, capture a [`WeakReloader`]:
+    /// a strong handle would keep it alive for ever.
+    pub fn on_event(mut self, hook: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.hooks.push(Box::new(hook));
+        self
+    }
+
+    /// Waits so long for a first load that works, instead of failing at once.
+    pub fn wait_for_initial(mut self, timeout: Duration) -> Self {
+        self.wait = Some(timeout);
+        self
+    }
+
+    /// Loads the source and follows it. Blocks this thread until the first load.
+    ///
+    /// # Errors
+    /// Why the first load failed.
+    pub fn start(self) -> Result<Reloader, Error> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let reloader = self.launch(move |result| drop(sender.send(result)));
+        match receiver.recv() {
+            Ok(first) => first.map(|_| reloader),
+            Err(_) => Err(gone(&reloader.entry)),
+        }
+    }
+
+    /// [`Builder::start`] that does not block.
+    ///
+    /// # Errors
+    /// Why the first load failed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the reloader.
+    pub async fn start_async(self) -> Result<Reloader, Error> {
+        let (sender, receiver) = oneshot::channel();
+        let reloader = self.launch(move |result| drop(sender.send(result)));
+        match receiver.await {
+            Ok(first) => first.map(|_| reloader),
+            Err(_) => Err(gone(&reloader.entry)),
+        }
+    }
+
+    fn launch(self, first: impl FnOnce(Result<Arc<Generation>, Error>) + Send + 'static) -> Reloader {
+        let Self { source, policy, hub, gates, hooks, failures_are_hooked, wait } = self;
+        let hub = hub.unwrap_or_else(Hub::shared);
+        let deadline = wait.map(|wait| Instant::now() + wait);
+        let entry = Entry::new(hub, source, policy, gates, Hooks::new(hooks), failures_are_hooked);
+        entry.begin(deadline, Box::new(first));
+        Reloader { entry }
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("origin", &self.source.origin())
+            .field("policy", &self.policy)
+            .field("gates", &self.gates.len())
+            .field("hooks", &self.hooks.len())
+            .finish_non_exhaustive()
+    }
+}

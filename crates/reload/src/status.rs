@@ -1,0 +1,54 @@
+//! The state of a source at one glance, for readiness probes and debug endpoints.
+
+use std::time::SystemTime;
+
+use certsource::{Digest, Origin, Reason};
+
+/// The state of a source. With the feature `serde` it serializes, times as RFC 3339 UTC.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Status {
+    /// Of which source.
+    pub origin: Origin,
+    /// The number of the served generation; 0 before the first load.
+    pub generation: u64,
+    /// The digest of the served generation, over its public parts.
+    pub digest: Option<Digest>,
+    /// When the served generation was published.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "rfc3339"))]
+    pub published_at: Option<SystemTime>,
+    /// Seconds since the served generation was published.
+    pub age_seconds: f64,
+    /// Seconds since the source stopped being loadable; `None` while all is well.
+    pub failing_seconds: Option<f64>,
+    /// Why the source is not loadable now.
+    pub reason: Option<Reason>,
+    /// The same, in words.
+    pub message: Option<String>,
+    /// Whether a withdrawn trust anchor is still trusted, because the identity's files are broken.
+    pub withdrawal_pending: bool,
+    /// What an operator should see to, while everything is served as it should be.
+    pub degraded: Option<String>,
+    /// Whether changes wake the engine, or it polls only.
+    pub watching: bool,
+    /// The end of validity that comes first: of the identity, or of an anchor when there is no identity.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "rfc3339"))]
+    pub expires_at: Option<SystemTime>,
+}
+
+impl Status {
+    /// Whether a generation is served and its identity, if it has one, has not expired at `now`: for readiness
+    /// probes. A source that can not be loaded any more stays ready while what is served is valid.
+    pub fn is_ready_at(&self, now: SystemTime) -> bool {
+        self.generation > 0 && self.expires_at.is_none_or(|end| now <= end)
+    }
+}
+
+#[cfg(feature = "serde")]
+fn rfc3339<S: serde::Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serializer.serialize_some(&certsource::text::rfc3339(*time)),
+        None => serializer.serialize_none(),
+    }
+}

@@ -1,0 +1,110 @@
+//! A generation made into a `ClientConfig`: fresh in every part, so that nothing of an older one can be resumed.
+
+use std::sync::Arc;
+
+use certsource_reload::certsource::Material;
+use certsource_reload::{Error, Reason};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateRevocationListDer;
+use rustls::sign::SingleCertAndKey;
+use rustls::{ClientConfig, SupportedProtocolVersion};
+
+use crate::crypto::{default_provider, refused};
+use crate::gate::{certified_key, roots};
+
+/// How client configs are made from generations.
+///
+/// rustls resumes a session when the verifier and the resolver are the same objects as before, without verifying the
+/// chain again. So each config has a verifier, a resolver and a session store of its own: what a generation no
+/// longer trusts is refused at the first connection that it makes.
+///
+/// # Defaults
+/// * protocol versions: TLS 1.3 and 1.2
+/// * ALPN: none
+/// * resumption: on, within a generation
+/// * early data: off
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ClientTls {
+    provider: Arc<CryptoProvider>,
+    versions: Vec<&'static SupportedProtocolVersion>,
+    alpn: Vec<Vec<u8>>,
+    resumption: bool,
+}
+
+impl ClientTls {
+    /// With the default provider.
+    ///
+    /// # Errors
+    /// When no provider feature is on.
+    pub fn new() -> Result<Self, Error> {
+        default_provider().map(Self::with_provider)
+    }
+
+    /// With this provider.
+    pub fn with_provider(provider: Arc<CryptoProvider>) -> Self {
+        Self { provider, versions: rustls::ALL_VERSIONS.to_vec(), alpn: Vec::new(), resumption: true }
+    }
+
+    /// Offers these protocols by ALPN (RFC 7301), the preferred one first.
+    pub fn alpn(mut self, protocols: impl IntoIterator<Item = impl Into<Vec<u8>>>) -> Self {
+        self.alpn = protocols.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Speaks these versions of TLS only.
+    pub fn versions(mut self, versions: &[&'static SupportedProtocolVersion]) -> Self {
+        self.versions = versions.to_vec();
+        self
+    }
+
+    /// Whether sessions are resumed within a generation.
+    pub fn resumption(mut self, resumption: bool) -> Self {
+        self.resumption = resumption;
+        self
+    }
+
+    /// The crypto provider.
+    pub fn provider(&self) -> &Arc<CryptoProvider> {
+        &self.provider
+    }
+
+    /// Makes a config: a fresh verifier, resolver and session store.
+    ///
+    /// # Errors
+    /// When the material holds no trust, or when rustls does not accept it.
+    pub fn config(&self, material: &Material) -> Result<ClientConfig, Error> {
+        let Some(trust) = material.trust() else {
+            return Err(Error::new(
+                Reason::Empty,
+                "no trust anchors: name a CA bundle; the system's roots are never used unasked",
+            ));
+        };
+        let crls = material.crls().into_iter().flatten();
+        let crls: Vec<CertificateRevocationListDer<'static>> = crls.map(|crl| crl.der().clone()).collect();
+        let mut verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(trust)?), self.provider.clone());
+        if !crls.is_empty() {
+            verifier = verifier.with_crls(crls).enforce_revocation_expiration();
+        }
+        let verifier = verifier.build().map_err(|error| {
+            Error::new(Reason::Rejected, format!("rustls does not accept the trust anchors or the CRLs: {error}"))
+        })?;
+        let builder = ClientConfig::builder_with_provider(self.provider.clone())
+            .with_protocol_versions(&self.versions)
+            .map_err(|error| refused("the crypto provider does not have these versions of TLS", error))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match material.identity() {
+            Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified_key(
+                identity,
+                &self.provider,
+            )?))),
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols.clone_from(&self.alpn);
+        config.resumption = if self.resumption { Resumption::default() } else { Resumption::disabled() };
+        config.enable_early_data = false;
+        Ok(config)
+    }
+}

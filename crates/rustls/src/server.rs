@@ -1,0 +1,150 @@
+//! A generation made into a `ServerConfig`: fresh in every part, session storage and ticket keys included.
+
+use std::sync::Arc;
+
+use certsource_reload::certsource::Material;
+use certsource_reload::{Error, Reason};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateRevocationListDer;
+use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::sign::SingleCertAndKey;
+use rustls::{ServerConfig, SupportedProtocolVersion};
+
+use crate::crypto::{default_provider, fresh_ticketer, refused};
+use crate::gate::{certified_key, roots};
+
+/// Sessions that a server keeps for resumption, per generation.
+const SESSIONS: usize = 1024;
+
+/// Whether a server asks clients for a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClientAuth {
+    /// No certificate is asked for.
+    #[default]
+    None,
+    /// A certificate of the source's trust anchors is asked for; clients without one are served too.
+    Optional,
+    /// A certificate of the source's trust anchors is needed.
+    Required,
+}
+
+/// How server configs are made from generations.
+///
+/// rustls restores a client's chain from a stored session without verifying it again. So each config has a verifier,
+/// a session store and ticket keys of its own.
+///
+/// # Defaults
+/// * protocol versions: TLS 1.3 and 1.2
+/// * ALPN: none
+/// * client authentication: none
+/// * resumption: on, within a generation
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ServerTls {
+    provider: Arc<CryptoProvider>,
+    versions: Vec<&'static SupportedProtocolVersion>,
+    alpn: Vec<Vec<u8>>,
+    client_auth: ClientAuth,
+    resumption: bool,
+}
+
+impl ServerTls {
+    /// With the default provider.
+    ///
+    /// # Errors
+    /// When no provider feature is on.
+    pub fn new() -> Result<Self, Error> {
+        default_provider().map(Self::with_provider)
+    }
+
+    /// With this provider.
+    pub fn with_provider(provider: Arc<CryptoProvider>) -> Self {
+        Self {
+            provider,
+            versions: rustls::ALL_VERSIONS.to_vec(),
+            alpn: Vec::new(),
+            client_auth: ClientAuth::None,
+            resumption: true,
+        }
+    }
+
+    /// Accepts these protocols by ALPN (RFC 7301), the preferred one first.
+    pub fn alpn(mut self, protocols: impl IntoIterator<Item = impl Into<Vec<u8>>>) -> Self {
+        self.alpn = protocols.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Speaks these versions of TLS only.
+    pub fn versions(mut self, versions: &[&'static SupportedProtocolVersion]) -> Self {
+        self.versions = versions.to_vec();
+        self
+    }
+
+    /// Whether clients are asked for a certificate.
+    pub fn client_auth(mut self, client_auth: ClientAuth) -> Self {
+        self.client_auth = client_auth;
+        self
+    }
+
+    /// Whether sessions are resumed within a generation.
+    pub fn resumption(mut self, resumption: bool) -> Self {
+        self.resumption = resumption;
+        self
+    }
+
+    /// Makes a config: a fresh verifier, resolver, session store and ticketer.
+    ///
+    /// # Errors
+    /// When the material holds no identity, when client authentication is on and it holds no trust, or when rustls
+    /// does not accept it.
+    pub fn config(&self, material: &Material) -> Result<ServerConfig, Error> {
+        let Some(identity) = material.identity() else {
+            return Err(Error::new(Reason::Empty, "no identity: a server needs a certificate and its key"));
+        };
+        let builder = ServerConfig::builder_with_provider(self.provider.clone())
+            .with_protocol_versions(&self.versions)
+            .map_err(|error| refused("the crypto provider does not have these versions of TLS", error))?;
+        let builder = match self.client_auth {
+            ClientAuth::None => builder.with_no_client_auth(),
+            ClientAuth::Optional | ClientAuth::Required => {
+                let Some(trust) = material.trust() else {
+                    return Err(Error::new(
+                        Reason::Empty,
+                        "no trust anchors: a server that asks clients for certificates needs a CA bundle",
+                    ));
+                };
+                let mut verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots(trust)?), self.provider.clone());
+                let crls = material.crls().into_iter().flatten();
+                let crls: Vec<CertificateRevocationListDer<'static>> = crls.map(|crl| crl.der().clone()).collect();
+                if !crls.is_empty() {
+                    verifier = verifier.with_crls(crls).enforce_revocation_expiration();
+                }
+                if self.client_auth == ClientAuth::Optional {
+                    verifier = verifier.allow_unauthenticated();
+                }
+                let verifier = verifier.build().map_err(|error| {
+                    Error::new(
+                        Reason::Rejected,
+                        format!("rustls does not accept the trust anchors or the CRLs: {error}"),
+                    )
+                })?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let key = certified_key(identity, &self.provider)?;
+        let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+        config.alpn_protocols.clone_from(&self.alpn);
+        if self.resumption {
+            config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+            if let Some(ticketer) = fresh_ticketer() {
+                config.ticketer = ticketer;
+            }
+        } else {
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
+        Ok(config)
+    }
+}

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::judge::Judge;
 use crate::table::{self, Cell, Options, Step, Work};
-use crate::test::{selections, short};
+use crate::test::{Selection, selections, short};
 use crate::tools::Tool;
 use crate::workspace::Workspace;
 use crate::{features, msrv, tidy};
@@ -29,7 +29,7 @@ fn cells(workspace: &Workspace) -> Vec<Cell> {
         for (selection, features) in selections(package) {
             let mut arguments = vec!["clippy", "--package", &package.name, "--all-targets"];
             // What stays of a package without its default features is linted by the cells of `features`.
-            if selection == crate::test::Selection::None {
+            if selection == Selection::None {
                 continue;
             }
             arguments.extend(selection.option());
@@ -68,4 +68,34 @@ fn deny_cell() -> Cell {
     // Without `advisories`: that check fetches its database, and a check must not change from one day to the next.
     let step = Step::cargo(["deny", "--locked", "check", "bans", "licenses", "sources"]);
     Cell { needs: vec![Tool::CargoDeny], ..run_cell("deny", step) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_real_table_names_each_cell_once_and_lints_every_member_and_feature() {
+        let workspace = Workspace::members_only().unwrap();
+        let cells = cells(&workspace);
+        let names: BTreeSet<&str> = cells.iter().map(|cell| cell.name.as_str()).collect();
+        assert_eq!(names.len(), cells.len());
+        for package in workspace.members() {
+            assert!(
+                names.contains(format!("clippy/{}/default", short(package)).as_str()),
+                "{}",
+                package.name
+            );
+            let alone: BTreeSet<String> = cells
+                .iter()
+                .filter(|cell| cell.name.starts_with("features/"))
+                .filter_map(|cell| cell.covers.clone())
+                .filter(|(name, _)| *name == package.name)
+                .flat_map(|(_, features)| features)
+                .collect();
+            assert_eq!(alone, package.all_features(), "{}", package.name);
+        }
+    }
 }

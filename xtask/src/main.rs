@@ -9,10 +9,10 @@ use clap::{Parser, Subcommand};
 
 mod cargo;
 mod ci;
-mod doctest;
 mod features;
 mod judge;
 mod msrv;
+mod scan;
 mod setup;
 mod table;
 mod test;

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
-use crate::doctest;
 use crate::judge::Judge;
+use crate::scan;
 use crate::table::{self, Cell, Options, Step, Work};
 use crate::tools::Tool;
 use crate::workspace::{Package, Target, Workspace};
@@ -48,13 +48,14 @@ pub(crate) fn cells(workspace: &Workspace, keep_going: bool) -> Result<Vec<Cell>
             cells.push(package_cell(package, selection, features, keep_going));
         }
         if let Some(library) = package.library() {
-            if doctest::any_below(&library.src_path.with_file_name(""))? {
+            if scan::has_doctests(&library.src_path.with_file_name(""))? {
                 cells.push(doctest_cell(package));
             }
         }
     }
     for package in workspace.members() {
         if package.name == END_TO_END {
+            cells.extend(shared_code_cell(package)?);
             for target in package.targets_of("test") {
                 cells.push(end_to_end_cell(package, target)?);
             }
@@ -151,6 +152,21 @@ fn doctest_cell(package: &Package) -> Cell {
         judge: Judge::Tests,
         covers: None,
     }
+}
+
+/// What the end-to-end tests share may have tests of its own.
+fn shared_code_cell(package: &Package) -> Result<Option<Cell>> {
+    let Some(library) = package.library() else { return Ok(None) };
+    if !scan::has_tests(&library.src_path.with_file_name(""))? {
+        return Ok(None);
+    }
+    Ok(Some(Cell {
+        name: "e2e/shared".to_owned(),
+        needs: Vec::new(),
+        work: Work::Run(Step::cargo(["test", "--package", &package.name, "--lib"])),
+        judge: Judge::Tests,
+        covers: None,
+    }))
 }
 
 fn end_to_end_cell(package: &Package, target: &Target) -> Result<Cell> {

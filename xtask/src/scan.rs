@@ -1,4 +1,5 @@
-//! Finds out whether a library has documentation tests, so that no cell is listed that has nothing to run.
+//! Looks into sources for what cargo does not tell: whether a library has documentation tests, or tests at all. So no
+//! cell is listed that has nothing to run.
 
 use std::fs;
 use std::path::Path;
@@ -6,14 +7,22 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 /// Whether `cargo test --doc` would find something below this folder.
-pub(crate) fn any_below(folder: &Path) -> Result<bool> {
+pub(crate) fn has_doctests(folder: &Path) -> Result<bool> {
+    any_below(folder, &|path, source| Ok(in_source(source) || in_included_pages(path, source)?))
+}
+
+/// Whether a source below this folder has a test function.
+pub(crate) fn has_tests(folder: &Path) -> Result<bool> {
+    any_below(folder, &|_, source| Ok(has_test(source)))
+}
+
+fn any_below(folder: &Path, has: &dyn Fn(&Path, &str) -> Result<bool>) -> Result<bool> {
     for entry in fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))? {
         let path = entry.with_context(|| format!("listing {}", folder.display()))?.path();
         let found = if path.is_dir() {
-            any_below(&path)?
+            any_below(&path, has)?
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let source = read(&path)?;
-            in_source(&source) || in_included_pages(&path, &source)?
+            has(&path, &read(&path)?)?
         } else {
             false
         };
@@ -22,6 +31,10 @@ pub(crate) fn any_below(folder: &Path) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+fn has_test(source: &str) -> bool {
+    source.lines().map(str::trim).any(|line| line == "#[test]" || line.starts_with("#[tokio::test"))
 }
 
 fn in_included_pages(path: &Path, source: &str) -> Result<bool> {
@@ -71,6 +84,13 @@ mod tests {
         assert!(in_source("/// Adds.\n///\n/// ```\n/// assert_eq!(1 + 1, 2);\n/// ```\npub fn add() {}\n"));
         assert!(in_source("//! ```rust,no_run\n//! loop {}\n//! ```\n"));
         assert!(in_source("//! ```text\n//! a\n//! ```\n//! ```\n//! let a = 1;\n//! ```\n"));
+    }
+
+    #[test]
+    fn test_functions_are_seen() {
+        assert!(has_test("mod tests {\n    #[test]\n    fn a() {}\n}\n"));
+        assert!(has_test("#[tokio::test(flavor = \"multi_thread\")]\nasync fn a() {}\n"));
+        assert!(!has_test("// #[test]\nfn a() {}\n"));
     }
 
     #[test]

@@ -1,9 +1,16 @@
 //! Private keys: held, wiped, never shown; and the public half, as far as it can be told without a crypto library.
+//!
+//! What is not here: decryption, and whether a crypto library takes the key.
+
+mod structure;
 
 use std::fmt;
 
 use pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
 use zeroize::Zeroizing;
+
+use self::structure::{Public, Refused};
+use crate::error::{Error, Reason};
 
 /// The DER structure that a private key is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +36,18 @@ impl PrivateKey {
         Self { format, der }
     }
 
+    /// A key in any of the formats, told apart by the structure of its DER.
+    ///
+    /// # Errors
+    /// [`Reason::Encrypted`] for an encrypted PKCS#8 key, [`Reason::Malformed`] for what is no private key. The bytes
+    /// are wiped in either case.
+    pub fn from_der(der: Zeroizing<Vec<u8>>) -> Result<Self, Error> {
+        match structure::detect(&der) {
+            Ok(format) => Ok(Self { format, der }),
+            Err(refused) => Err(Error::new(refused.reason(), refused.message())),
+        }
+    }
+
     /// The DER structure.
     pub fn format(&self) -> KeyFormat {
         self.format
@@ -45,6 +64,42 @@ impl PrivateKey {
             KeyFormat::Pkcs8 => PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.secret_der())),
             KeyFormat::Pkcs1 => PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(self.secret_der())),
             KeyFormat::Sec1 => PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(self.secret_der())),
+        }
+    }
+
+    /// The public key that the private key holds, as it stands in a certificate's `subjectPublicKey` (RFC 5280, section
+    /// 4.1.2.7): a DER `RSAPublicKey`, an elliptic-curve point, or the octets of an Ed25519 key.
+    ///
+    /// `None`: it holds none, as an Ed25519 key that OpenSSL wrote, or its DER is broken.
+    pub fn public_half(&self) -> Option<Vec<u8>> {
+        Some(structure::read(self.format, &self.der).ok()?.public?.to_der())
+    }
+
+    /// Whether the structure of the DER is that of the format.
+    pub(crate) fn check(&self) -> Result<(), (Reason, &'static str)> {
+        let refused = match structure::read(self.format, &self.der) {
+            Ok(_) => return Ok(()),
+            Err(refused) => refused,
+        };
+        let what = match structure::detect(&self.der) {
+            Ok(format) if format != self.format => Refused::Mislabelled(format),
+            Err(Refused::Encrypted) => Refused::Encrypted,
+            _ => refused,
+        };
+        Err((what.reason(), what.message()))
+    }
+
+    /// Whether this is the key of a certificate, given the DER of the certificate's SubjectPublicKeyInfo.
+    pub(crate) fn matches(&self, spki_der: &[u8]) -> Match {
+        let Ok(key) = structure::read(self.format, &self.der) else { return Match::Unknown };
+        let Some((algorithm, theirs)) = Public::of_certificate(spki_der) else { return Match::Unknown };
+        if !key.algorithm.may_be(&algorithm) {
+            return Match::No;
+        }
+        match key.public.map(|mine| mine.is(&theirs)) {
+            Some(true) => Match::Yes,
+            Some(false) => Match::No,
+            None => Match::Unknown,
         }
     }
 }

@@ -244,7 +244,9 @@ impl<'a> Sections<'a> {
                         Err(flaw::other_end(label, begin, end, line.number))
                     };
                 }
-                Some(Boundary::Misspelt(how)) => return Err(flaw::misspelt_inside(label, begin, how, line.number)),
+                Some(Boundary::Misspelt(how)) => {
+                    return Err(flaw::misspelt_inside(label, begin, how, line.number));
+                }
             }
         }
         Err(flaw::cut(label, begin))
@@ -295,7 +297,8 @@ fn public(body: &[u8], label: &str, begin: usize) -> Result<Vec<u8>, Flaw> {
 /// As [`public`], in memory that is wiped, also when it fails.
 fn secret(body: &[u8], label: &str, begin: usize) -> Result<Zeroizing<Vec<u8>>, Flaw> {
     let mut der = Zeroizing::new(vec![0; base64::capacity(body.len())]);
-    let length = base64::decode_secret(body, &mut der).map_err(|broken| flaw::body(body, broken, label, begin))?;
+    let length =
+        base64::decode_secret(body, &mut der).map_err(|broken| flaw::body(body, broken, label, begin))?;
     filled(length, label, begin)?;
     der.truncate(length);
     Ok(der)

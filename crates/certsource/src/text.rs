@@ -31,7 +31,7 @@ impl fmt::Display for Escaped<'_> {
 /// Whether a character is escaped. The sets: C0 and C1 controls; Unicode's bidirectional controls (UAX #9) and
 /// invisible format characters; line and paragraph separators; private use, tags, and non-characters; `"`, `'`, `<`,
 /// `>`, `&`, `` ` `` and the backslash that would make escapes ambiguous.
-fn is_hostile(c: char) -> bool {
+pub(crate) fn is_hostile(c: char) -> bool {
     c.is_control()
         || matches!(c, '"' | '\'' | '<' | '>' | '&' | '`' | '\\')
         || matches!(u32::from(c),

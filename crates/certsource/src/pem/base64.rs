@@ -55,7 +55,9 @@ fn decode_with(text: &[u8], out: &mut [u8], digit: impl Fn(u8) -> u8) -> Result<
         let Some(&byte) = text.get(at) else { break };
         match digit(byte) {
             SPACE => {}
-            PAD if held >= 2 => return padding(&text[at..], at, group, held, &mut out[written..], digit).map(|n| written + n),
+            PAD if held >= 2 => {
+                return padding(&text[at..], at, group, held, &mut out[written..], digit).map(|n| written + n);
+            }
             PAD | OTHER => return Err(Broken::Byte(at)),
             value => {
                 group = group << 6 | u32::from(value);

@@ -73,7 +73,8 @@ pub(super) fn read(line: &[u8]) -> Option<Boundary<'_>> {
     }
     if let Some(rest) = line.strip_prefix(END) {
         let dashes = rest.windows(DASHES.len()).position(|window| window == DASHES);
-        let Some((name, rest)) = dashes.map(|at| (&rest[..at], trim_blanks(&rest[at + DASHES.len()..]))) else {
+        let Some((name, rest)) = dashes.map(|at| (&rest[..at], trim_blanks(&rest[at + DASHES.len()..])))
+        else {
             return Some(Boundary::Misspelt(Spelling::End));
         };
         return Some(match label(name) {

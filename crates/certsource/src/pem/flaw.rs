@@ -60,9 +60,19 @@ fn malformed(line: usize, message: impl Into<Cow<'static, str>>) -> Flaw {
 /// A label for a message: the ones we know by name, others not at all, since they can be long or hostile.
 fn named(label: &str) -> &str {
     match label {
-        "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE" | "CERTIFICATE REQUEST" | "X509 CRL"
-        | "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" | "ENCRYPTED PRIVATE KEY" | "OPENSSH PRIVATE KEY"
-        | "PUBLIC KEY" | "EC PARAMETERS" | "DH PARAMETERS" => label,
+        "CERTIFICATE"
+        | "X509 CERTIFICATE"
+        | "TRUSTED CERTIFICATE"
+        | "CERTIFICATE REQUEST"
+        | "X509 CRL"
+        | "PRIVATE KEY"
+        | "RSA PRIVATE KEY"
+        | "EC PRIVATE KEY"
+        | "ENCRYPTED PRIVATE KEY"
+        | "OPENSSH PRIVATE KEY"
+        | "PUBLIC KEY"
+        | "EC PARAMETERS"
+        | "DH PARAMETERS" => label,
         _ => "PEM",
     }
 }
@@ -73,7 +83,10 @@ pub(super) fn cut(label: &str, begin: usize) -> Flaw {
 
 pub(super) fn cut_by_another(label: &str, begin: usize, other: usize) -> Flaw {
     let label = named(label);
-    malformed(begin, format!("this {label} section is cut: another one begins on line {other}, before its END line"))
+    malformed(
+        begin,
+        format!("this {label} section is cut: another one begins on line {other}, before its END line"),
+    )
 }
 
 pub(super) fn other_end(label: &str, begin: usize, end: &str, line: usize) -> Flaw {
@@ -96,7 +109,9 @@ pub(super) fn misspelt_inside(label: &str, begin: usize, how: Spelling, line: us
 fn spelling(how: Spelling) -> &'static str {
     match how {
         Spelling::Begin => "a BEGIN line must read -----BEGIN LABEL-----, with five dashes, and nothing else",
-        Spelling::EscapedBreaks => "the section is on one line, with \\n as text in it: write real line breaks",
+        Spelling::EscapedBreaks => {
+            "the section is on one line, with \\n as text in it: write real line breaks"
+        }
         Spelling::End => "an END line must read -----END LABEL-----, with five dashes, and nothing else",
         Spelling::TextBehindEnd => {
             "text follows the END line: a line break is missing, as when files are joined that do not end with one"
@@ -144,7 +159,9 @@ pub(super) fn body(body: &[u8], broken: Broken, label: &str, begin: usize) -> Fl
 /// RFC 1421 headers: OpenSSL's old way to encrypt a key.
 fn header(body: &[u8], label: &str, begin: usize, line: usize) -> Flaw {
     let is_encrypted = lines(body)
-        .take_while(|line| line.is_empty() || is_header(line) || line.first().is_some_and(u8::is_ascii_whitespace))
+        .take_while(|line| {
+            line.is_empty() || is_header(line) || line.first().is_some_and(u8::is_ascii_whitespace)
+        })
         .any(|line| {
             let line = line.to_ascii_uppercase();
             line.starts_with(b"PROC-TYPE:") && line.windows(9).any(|window| window == b"ENCRYPTED")

@@ -6,6 +6,8 @@
 pub(crate) const OID_P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 pub(crate) const OID_P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
 
+const OID_ED25519: &[u8] = &[0x2b, 0x65, 0x70];
+
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
@@ -43,17 +45,20 @@ pub(crate) fn ec_private_key(scalar: &[u8], curve: &[u8], public: &[u8]) -> Vec<
     put(SEQUENCE, &fields.concat())
 }
 
+/// An Ed25519 key as OpenSSL writes it: PKCS #8 version 1 (RFC 8410 section 7), made from one of version 2.
+pub(crate) fn ed25519_version_1(pkcs8: &[u8]) -> Vec<u8> {
+    let algorithm = put(SEQUENCE, &put(OID, OID_ED25519));
+    let fields = [put(INTEGER, &[0]), algorithm, put(OCTET_STRING, pkcs8_private_key(pkcs8))];
+    put(SEQUENCE, &fields.concat())
+}
+
 fn put(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(content.len()).expect("an EC key of at most 384 bits is below 256 bytes");
     let mut out = vec![tag];
-    match u8::try_from(content.len()) {
-        Ok(short @ 0..=0x7f) => out.push(short),
-        Ok(long) => out.extend([0x81, long]),
-        Err(_) => {
-            let len = u16::try_from(content.len()).expect("an EC key is far below 64 KiB");
-            out.push(0x82);
-            out.extend(len.to_be_bytes());
-        }
+    if length >= 0x80 {
+        out.push(0x81);
     }
+    out.push(length);
     out.extend_from_slice(content);
     out
 }

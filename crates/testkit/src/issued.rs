@@ -96,7 +96,7 @@ impl Issued {
 
     /// The private key (PKCS #8), as rustls takes it.
     pub fn key_der(&self) -> PrivateKeyDer<'static> {
-        PrivatePkcs8KeyDer::from(self.key.pair.serialized_der().to_vec()).into()
+        PrivatePkcs8KeyDer::from(self.key.secret_pkcs8().to_vec()).into()
     }
 
     /// The kind of key.

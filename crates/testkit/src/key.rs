@@ -47,6 +47,7 @@ impl KeyKind {
 pub(crate) struct Key {
     pub(crate) kind: KeyKind,
     pub(crate) pair: KeyPair,
+    pkcs8: Vec<u8>,
 }
 
 impl Key {
@@ -56,7 +57,17 @@ impl Key {
             KeyKind::Rsa2048 => generate_rsa(kind.algorithm()),
             _ => KeyPair::generate_for(kind.algorithm()),
         };
-        Self { kind, pair: pair.expect("the system's random source generates a key") }
+        let pair = pair.expect("the system's random source generates a key");
+        let pkcs8 = match kind {
+            // ring writes version 2, which OpenSSL 3.0 does not read: nobody's key file looks like that.
+            KeyKind::Ed25519 => der::ed25519_version_1(pair.serialized_der()),
+            _ => pair.serialized_der().to_vec(),
+        };
+        Self { kind, pair, pkcs8 }
+    }
+
+    pub(crate) fn secret_pkcs8(&self) -> &[u8] {
+        &self.pkcs8
     }
 
     pub(crate) fn public(&self) -> Vec<u8> {
@@ -64,7 +75,7 @@ impl Key {
     }
 
     pub(crate) fn pkcs8_pem(&self) -> String {
-        text::pem("PRIVATE KEY", self.pair.serialized_der())
+        text::pem("PRIVATE KEY", &self.pkcs8)
     }
 
     /// SEC 1 (`EC PRIVATE KEY`, RFC 5915), with the curve and the public key, as OpenSSL writes it.
@@ -74,7 +85,7 @@ impl Key {
             KeyKind::EcdsaP384 => der::OID_P384,
             _ => return None,
         };
-        let inner = der::pkcs8_private_key(self.pair.serialized_der());
+        let inner = der::pkcs8_private_key(&self.pkcs8);
         let scalar = der::ec_private_scalar(inner);
         Some(text::pem("EC PRIVATE KEY", &der::ec_private_key(scalar, curve, self.pair.public_key_raw())))
     }
@@ -84,9 +95,7 @@ impl Key {
     pub(crate) fn pkcs1_pem(&self) -> Option<String> {
         match self.kind {
             // The octet string inside PKCS #8 is the PKCS #1 structure itself.
-            KeyKind::Rsa2048 => {
-                Some(text::pem("RSA PRIVATE KEY", der::pkcs8_private_key(self.pair.serialized_der())))
-            }
+            KeyKind::Rsa2048 => Some(text::pem("RSA PRIVATE KEY", der::pkcs8_private_key(&self.pkcs8))),
             _ => None,
         }
     }

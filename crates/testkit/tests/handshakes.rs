@@ -194,6 +194,12 @@ fn encodings_of_a_key() {
     let ed25519 = ca.leaf("x").key(KeyKind::Ed25519).issue();
     fits(&ed25519, PrivatePkcs8KeyDer::from_pem_slice(ed25519.key_pem().as_bytes()).unwrap().into());
     assert_eq!(ed25519.key_sec1_pem(), None);
+    // RFC 8410 section 7 has this prefix and 32 bytes behind it. OpenSSL 3.0 reads nothing else.
+    let prefix =
+        [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+    let der = ed25519.key_der();
+    assert!(der.secret_der().starts_with(&prefix) && der.secret_der().len() == 48);
+    fits(&ed25519, der);
 }
 
 #[cfg(feature = "rsa")]

@@ -313,22 +313,42 @@ fn test_dirs() {
     assert!(!path.exists());
 }
 
-/// Every place that rotates, with the directory that everything of it is below.
-fn places(first: &Issued) -> Vec<(String, PathBuf, Box<dyn Rotate>)> {
-    let kubelet = KubeletDir::new(first).expect("a volume");
-    let agent = AgentFiles::new(first).expect("an agent");
-    let certbot = CertbotLive::new(first).expect("a lineage");
-    let above = |path: &Path, levels: usize| path.ancestors().nth(levels).expect("a parent").to_owned();
-    let mut places: Vec<(String, PathBuf, Box<dyn Rotate>)> = vec![
-        ("kubelet".into(), kubelet.path().to_owned(), Box::new(kubelet)),
-        ("agent".into(), agent.path().to_owned(), Box::new(agent)),
-        ("certbot".into(), above(&certbot.path(), 2), Box::new(certbot)),
-    ];
-    for method in Method::ALL {
-        let plain = PlainDir::new(method, first).expect("a directory");
-        places.push((format!("{method:?}"), above(&plain.path(), 1), Box::new(plain)));
+/// Every kind of place that rotates.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Kubelet,
+    Agent,
+    Certbot,
+    Plain(Method),
+}
+
+impl Kind {
+    fn all() -> impl Iterator<Item = Self> {
+        [Self::Kubelet, Self::Agent, Self::Certbot].into_iter().chain(Method::ALL.map(Self::Plain))
     }
-    places
+
+    /// A new place, and the directory that everything of it is below.
+    fn place(self, first: &Issued) -> (PathBuf, Box<dyn Rotate>) {
+        let above = |path: &Path, levels: usize| path.ancestors().nth(levels).expect("a parent").to_owned();
+        match self {
+            Self::Kubelet => {
+                let kubelet = KubeletDir::new(first).expect("a volume");
+                (kubelet.path().to_owned(), Box::new(kubelet))
+            }
+            Self::Agent => {
+                let agent = AgentFiles::new(first).expect("an agent");
+                (agent.path().to_owned(), Box::new(agent))
+            }
+            Self::Certbot => {
+                let certbot = CertbotLive::new(first).expect("a lineage");
+                (above(&certbot.path(), 2), Box::new(certbot))
+            }
+            Self::Plain(method) => {
+                let plain = PlainDir::new(method, first).expect("a directory");
+                (above(&plain.path(), 1), Box::new(plain))
+            }
+        }
+    }
 }
 
 fn files_below(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -348,7 +368,8 @@ fn files_below(dir: &Path, found: &mut Vec<PathBuf>) {
 fn keys_are_private_at_every_step() {
     let ca = Ca::new("root").intermediate("issuing");
     let first = ca.issue("localhost");
-    for (name, base, place) in places(&first) {
+    for kind in Kind::all() {
+        let (base, place) = kind.place(&first);
         let mut steps = place.swap_steps(&ca.issue("localhost")).unwrap();
         let mut keys = 0;
         loop {
@@ -359,14 +380,14 @@ fn keys_are_private_at_every_step() {
                 if content.contains("-----BEGIN PRIVATE KEY") {
                     keys += 1;
                     let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-                    assert_eq!(mode, 0o600, "{name}: {}", path.display());
+                    assert_eq!(mode, 0o600, "{kind:?}: {}", path.display());
                 }
             }
             if steps.step().unwrap().is_none() {
                 break;
             }
         }
-        assert!(keys >= 2, "{name}: {keys}");
+        assert!(keys >= 2, "{kind:?}: {keys}");
     }
 }
 
@@ -374,15 +395,16 @@ fn keys_are_private_at_every_step() {
 fn every_place_rotates_again_and_again() {
     let ca = Ca::new("root").intermediate("issuing");
     let issued: Vec<_> = (0..3).map(|_| ca.issue("localhost")).collect();
-    for (name, base, place) in places(&issued[0]) {
+    for kind in Kind::all() {
+        let (base, place) = kind.place(&issued[0]);
         for round in 1..=20 {
             let next = &issued[round % 3];
             place.swap(next).unwrap();
-            assert_eq!(fs::read_to_string(place.cert_path()).unwrap(), next.chain_pem(), "{name} {round}");
-            assert_eq!(fs::read_to_string(place.key_path()).unwrap(), next.key_pem(), "{name} {round}");
+            assert_eq!(fs::read_to_string(place.cert_path()).unwrap(), next.chain_pem(), "{kind:?} {round}");
+            assert_eq!(fs::read_to_string(place.key_path()).unwrap(), next.key_pem(), "{kind:?} {round}");
         }
         drop(place);
-        assert!(!base.exists(), "{name} leaves nothing behind");
+        assert!(!base.exists(), "{kind:?} leaves nothing behind");
     }
 }
 
@@ -391,25 +413,22 @@ fn every_place_rotates_again_and_again() {
 fn every_place_recovers_from_a_killed_writer() {
     let ca = Ca::new("root").intermediate("issuing");
     let issued: Vec<_> = (0..3).map(|_| ca.issue("localhost")).collect();
-    let counts: Vec<_> = places(&issued[0])
-        .iter()
-        .map(|(name, _, place)| (name.clone(), place.swap_steps(&issued[1]).unwrap().remaining()))
-        .collect();
-    for (index, (name, count)) in counts.into_iter().enumerate() {
+    for kind in Kind::all() {
+        let count = kind.place(&issued[0]).1.swap_steps(&issued[1]).unwrap().remaining();
         for done in 0..=count {
-            let (_, _, place) = places(&issued[0]).swap_remove(index);
+            let (_, place) = kind.place(&issued[0]);
             let mut steps = place.swap_steps(&issued[1]).unwrap();
             for _ in 0..done {
                 steps.step().unwrap();
             }
             drop(steps);
-            place.swap(&issued[2]).unwrap_or_else(|error| panic!("{name}, killed after {done}: {error}"));
+            place.swap(&issued[2]).unwrap_or_else(|error| panic!("{kind:?}, killed after {done}: {error}"));
             assert_eq!(
                 fs::read_to_string(place.cert_path()).unwrap(),
                 issued[2].chain_pem(),
-                "{name} {done}"
+                "{kind:?} {done}"
             );
-            assert_eq!(fs::read_to_string(place.key_path()).unwrap(), issued[2].key_pem(), "{name} {done}");
+            assert_eq!(fs::read_to_string(place.key_path()).unwrap(), issued[2].key_pem(), "{kind:?} {done}");
         }
     }
 }

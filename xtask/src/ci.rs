@@ -27,11 +27,11 @@ fn cells(workspace: &Workspace) -> Vec<Cell> {
     // A package at a time: cargo unites the features of packages that are built together, and so hides what one lacks.
     for package in workspace.members() {
         for (selection, features) in selections(package) {
-            let mut arguments = vec!["clippy", "--package", &package.name, "--all-targets"];
             // What stays of a package without its default features is linted by the cells of `features`.
             if selection == Selection::None {
                 continue;
             }
+            let mut arguments = vec!["clippy", "--package", &package.name, "--all-targets"];
             arguments.extend(selection.option());
             arguments.extend(["--", "-D", "warnings"]);
             let mut cell =

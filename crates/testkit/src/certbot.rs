@@ -24,7 +24,7 @@ const KINDS: [&str; 4] = ["cert", "privkey", "chain", "fullchain"];
 ///
 /// | step | name |
 /// | --- | --- |
-/// | each new file | `write privkey2.pem`, then `cert`, `chain`, `fullchain` (with a kept key: `symlink privkey2.pem`) |
+/// | each new file; a kept key is a link | `write privkey2.pem` or `symlink privkey2.pem`, `write cert2.pem` … |
 /// | links to what was current | `symlink previous_cert.pem` … |
 /// | for each of cert, privkey, chain, fullchain | `unlink cert.pem`, `symlink cert.pem` |
 /// | the links to what was current | `unlink previous_cert.pem` … |

@@ -73,8 +73,8 @@ impl Issued {
         self.chain_pem() + &self.key_pem()
     }
 
-    /// The files of a Kubernetes TLS secret as cert-manager fills it, by name: `ca.crt` (the root), `tls.crt` (the
-    /// chain), `tls.key`, in this order.
+    /// The files of a Kubernetes TLS secret as cert-manager fills it, by name: `ca.crt` (the root), `tls.crt`
+    /// (the chain), `tls.key`, in this order.
     pub fn files(&self) -> [(&'static str, String); 3] {
         [("ca.crt", self.root_pem()), ("tls.crt", self.chain_pem()), ("tls.key", self.key_pem())]
     }

@@ -52,7 +52,8 @@ impl Method {
         Self::RebuildDir,
     ];
 
-    /// Whether all files change in one moment. With the other methods a reader meets mixed files.
+    /// Whether all files change in one moment, without a gap. With the other methods a reader meets mixed or
+    /// missing files.
     pub fn is_atomic(self) -> bool {
         self == Self::DirLink
     }
@@ -118,7 +119,8 @@ impl PlainDir {
         self.swap_steps(issued)?.finish()
     }
 
-    /// [`swap`](Self::swap), step by step. The names of the steps are those of the functions in [`write`].
+    /// [`swap`](Self::swap), step by step. The names of the steps are those of the functions in
+    /// [`write`](mod@write).
     ///
     /// # Errors
     ///

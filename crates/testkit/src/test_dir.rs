@@ -62,7 +62,8 @@ impl TestDir {
 
     /// Writes a file, in place if there is one already, and returns its path. Directories on the way are made.
     ///
-    /// This is for setting the scene; the writers that change files like real ones are in [`write`](crate::write).
+    /// This is for setting the scene; the writers that change files like real ones are in
+    /// [`write`](mod@crate::write).
     ///
     /// # Errors
     ///

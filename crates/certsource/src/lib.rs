@@ -24,7 +24,9 @@ pub use driver::Driver;
 pub use error::{Error, Reason};
 pub use files::Files;
 pub use key::{KeyFormat, PrivateKey};
-pub use material::{Certificate, Crl, Diff, Digest, Fingerprint, Identity, Material, Role};
+pub use material::{
+    Certificate, ContentId, Crl, Diff, Digest, Fingerprint, Identity, Material, Partial, Reading, Role,
+};
 pub use origin::Origin;
 pub use push::{Pusher, push};
 pub use source::{Detector, Source};

@@ -9,7 +9,7 @@ use certsource::clock::Now;
 use certsource::machine::{Candidate, Machine, Publication, Todo, Told, Verdict};
 use certsource::parts::Parts;
 use certsource::source::{Alarm, Look, Wake};
-use certsource::{Material, material::Reading};
+use certsource::{Material, Reading};
 
 use super::*;
 use crate::derived::AnySlot;

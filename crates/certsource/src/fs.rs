@@ -3,14 +3,17 @@
 //! Two implementations: [`RealFs`] here, and the simulated one that the tests explore. What is not here: any decision
 //! about what was found.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::path::Path;
 
+pub(crate) mod data;
 mod real;
+mod seen;
 
 pub use real::RealFs;
+pub(crate) use seen::Seen;
 
 /// The file system as this crate needs it. All calls may block.
 pub trait Fs: Send + Sync + fmt::Debug {
@@ -196,9 +199,4 @@ pub enum Volume {
     Local,
     /// A network, FUSE or unknown file system: time stamps may be coarse or cached, events missing.
     Remote,
-}
-
-/// The name of the link that a Kubernetes volume swaps.
-pub(crate) fn data_link() -> &'static OsStr {
-    OsStr::new("..data")
 }

@@ -18,6 +18,8 @@ pub mod pem;
 mod push;
 pub mod source;
 pub mod text;
+#[cfg(feature = "notify")]
+pub mod watch;
 
 
 pub use driver::Driver;

@@ -1,0 +1,154 @@
+//! The detector that compares what `stat(2)` tells.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::Sha256;
+use super::link::{DataLink, Moved};
+use crate::clock::Now;
+use crate::error::Error;
+use crate::fs::{Fs, Seen, Volume};
+use crate::source::{Arrival, Detector, Look};
+
+/// How long after a signature was first seen a read must lie for the two to be trusted together. Coarser than the
+/// time stamps of every file system that counts as local (the coarsest, ext3 and ext4 with small inodes: 1 s).
+const TRUST_AFTER: Duration = Duration::from_secs(2);
+/// How long files behind an unmoved `..data` link go without a look of their own.
+const FULL_ROUND: Duration = Duration::from_secs(10);
+/// How often content is read whatever the signatures say.
+const READ_ANYWAY: Duration = Duration::from_secs(300);
+
+/// Compares each path's signature: device, inode, size, modification, change and birth time.
+///
+/// Signatures are compared for being different, never for being later: a clock may go back, and so may a file's time
+/// (`cp -p`). A file that is absent, or may not be looked at, is a state like any other.
+///
+/// # Behaviour
+/// - A Kubernetes volume costs one `readlink(2)` a look; the files behind it are looked at every 10 s, for writers
+///   that edit them in place.
+/// - Two changes within one tick of a file system's clock can leave equal signatures. So 2 s after a signature was
+///   first seen the content is read once more.
+/// - Some changes move no time stamp at all (`mmap(2)`, `utimensat(2)` with a cheating clock). So the content is read
+///   every 5 minutes in any case.
+/// - If one of the paths is on a network, FUSE or unknown file system, every look compares digests, as [`Sha256`].
+///
+/// An idle look on local files allocates nothing.
+#[derive(Debug, Default)]
+pub struct Mtime {
+    entries: Vec<Entry>,
+    link: Option<DataLink>,
+    /// Set while a path is on a volume whose time stamps cannot be relied on.
+    digests: Option<Box<Sha256>>,
+    times: Option<Times>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    path: PathBuf,
+    seen: Seen,
+}
+
+#[derive(Debug)]
+struct Times {
+    /// When every file was last looked at.
+    full: Instant,
+    /// When "changed" was last said.
+    told: Instant,
+    /// When the content must be read once more.
+    read_again: Option<Instant>,
+}
+
+impl Mtime {
+    /// A detector that has seen nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes everything as it is now for what was last seen.
+    fn take(&mut self, fs: &dyn Fs, paths: &[PathBuf]) {
+        // The link first: if it moves while the files are looked at, the next look says so.
+        self.link = DataLink::find(fs, paths);
+        self.entries.clear();
+        self.entries.extend(paths.iter().map(|path| Entry { path: path.clone(), seen: Seen::at(fs, path) }));
+        if !paths.iter().all(|path| is_local(fs, path)) {
+            self.digests.get_or_insert_default();
+        } else {
+            self.digests = None;
+        }
+    }
+
+    fn changed(&mut self, arrival: Arrival, now: Instant) -> Look {
+        self.times = Some(Times { full: now, told: now, read_again: Some(now + TRUST_AFTER) });
+        Look::Changed(arrival)
+    }
+
+    fn are_these(&self, paths: &[PathBuf]) -> bool {
+        self.entries.len() == paths.len()
+            && self.entries.iter().zip(paths).all(|(entry, path)| entry.path.as_os_str() == path.as_os_str())
+    }
+
+    fn any_differs(&self, fs: &dyn Fs) -> bool {
+        self.entries.iter().any(|entry| Seen::at(fs, &entry.path) != entry.seen)
+    }
+}
+
+impl Detector for Mtime {
+    fn look(&mut self, fs: &dyn Fs, paths: &[PathBuf], now: Now) -> Result<Look, Error> {
+        let mono = now.mono;
+        if self.times.is_none() || !self.are_these(paths) {
+            self.take(fs, paths);
+            if let Some(digests) = &mut self.digests {
+                digests.look(fs, paths, now)?;
+            }
+            return Ok(self.changed(Arrival::Unknown, mono));
+        }
+        if let Some(digests) = &mut self.digests {
+            let look = digests.look(fs, paths, now)?;
+            if let Look::Changed(arrival) = look {
+                self.take(fs, paths);
+                return Ok(self.changed(arrival, mono));
+            }
+            return Ok(look);
+        }
+        let moved = self.link.as_mut().map(|link| link.moved(fs));
+        match moved {
+            Some(Moved::Swapped) => {
+                self.take(fs, paths);
+                return Ok(self.changed(Arrival::Swapped, mono));
+            }
+            Some(Moved::Otherwise) => {
+                self.take(fs, paths);
+                return Ok(self.changed(Arrival::Unknown, mono));
+            }
+            Some(Moved::No) | None => {}
+        }
+        let Some(times) = &mut self.times else { return Ok(self.changed(Arrival::Unknown, mono)) };
+        let is_full = moved.is_none() || mono.saturating_duration_since(times.full) >= FULL_ROUND;
+        if is_full {
+            times.full = mono;
+            if self.any_differs(fs) {
+                self.take(fs, paths);
+                return Ok(self.changed(Arrival::Unknown, mono));
+            }
+        }
+        let Some(times) = &mut self.times else { return Ok(self.changed(Arrival::Unknown, mono)) };
+        let is_due = times.read_again.is_some_and(|at| mono >= at);
+        if is_due || mono.saturating_duration_since(times.told) >= READ_ANYWAY {
+            times.read_again = None;
+            times.told = mono;
+            return Ok(Look::Changed(Arrival::Unknown));
+        }
+        Ok(times.read_again.map_or(Look::Same, Look::SameUntil))
+    }
+}
+
+/// Whether time stamps of what `path` leads to can be relied on. What is not there has no volume: then that of the
+/// nearest directory above it counts.
+fn is_local(fs: &dyn Fs, path: &Path) -> bool {
+    let volume = path.ancestors().find_map(|at| {
+        // The last ancestor of a relative path is empty, and means here.
+        let at = if at.as_os_str().is_empty() { Path::new(".") } else { at };
+        fs.volume(at).ok()
+    });
+    volume == Some(Volume::Local)
+}

@@ -1,0 +1,137 @@
+//! What the watcher's thread leaves for the next look: what happened on the way, and which watches may be gone.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::way::Way;
+use crate::source::{Arrival, FileEvent, FileEventKind, Wake};
+
+/// So many paths between two looks are as good as all.
+const MANY: usize = 64;
+
+/// Shared between a detector and the sinks of its watches.
+#[derive(Default)]
+pub(super) struct Shared(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    way: Way,
+    wake: Option<Wake>,
+    happened: Option<Happened>,
+    /// A name on the way changed its meaning: the way must be walked again.
+    is_rerouted: bool,
+    /// Watches at or below these paths may have ended.
+    lost: Vec<PathBuf>,
+    /// Any watch may have ended.
+    lost_all: bool,
+}
+
+/// All events since the last look, in brief.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Happened {
+    all_moved_to: bool,
+    last: FileEventKind,
+}
+
+impl Happened {
+    /// How a change arrived. Only for a source of one file does a closed file mean that the writer is done.
+    pub(super) fn arrival(self, is_single: bool) -> Arrival {
+        match self.last {
+            _ if self.all_moved_to => Arrival::Renamed,
+            FileEventKind::Closed if is_single => Arrival::Closed,
+            _ => Arrival::Unknown,
+        }
+    }
+}
+
+/// Which watches must be set again.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    all: bool,
+    below: Vec<PathBuf>,
+}
+
+impl Lost {
+    pub(super) fn is(&self, directory: &Path) -> bool {
+        self.all || self.below.iter().any(|path| directory.starts_with(path))
+    }
+}
+
+impl Shared {
+    /// An event of a watch on `directory`.
+    pub(super) fn happened(&self, directory: &Path, event: &FileEvent) {
+        let wake = {
+            let mut inner = self.lock();
+            if !inner.matters(directory, event) {
+                return;
+            }
+            let is_first = inner.happened.is_none();
+            let all_moved_to = inner.happened.is_none_or(|before| before.all_moved_to)
+                && event.kind == FileEventKind::MovedTo;
+            inner.happened = Some(Happened { all_moved_to, last: event.kind });
+            match (event.kind, &event.path) {
+                (FileEventKind::Closed | FileEventKind::Modified, _) => {}
+                (FileEventKind::Rescan, _) | (_, None) => {
+                    inner.is_rerouted = true;
+                    inner.lost_all = true;
+                }
+                (_, Some(path)) => {
+                    inner.is_rerouted = true;
+                    if inner.lost.len() >= MANY {
+                        inner.lost_all = true;
+                    } else if !inner.lost.contains(path) {
+                        inner.lost.push(path.clone());
+                    }
+                }
+            }
+            if is_first { inner.wake.clone() } else { None }
+        };
+        // Not under the lock: whoever is woken may look at once.
+        if let Some(wake) = wake {
+            wake.wake();
+        }
+    }
+
+    /// Takes what happened since the last call.
+    pub(super) fn take_happened(&self) -> Option<Happened> {
+        self.lock().happened.take()
+    }
+
+    /// Whether the way must be walked again.
+    pub(super) fn is_rerouted(&self) -> bool {
+        self.lock().is_rerouted
+    }
+
+    /// Takes which watches must be set again, before the way is walked.
+    pub(super) fn take_lost(&self) -> Lost {
+        let mut inner = self.lock();
+        inner.is_rerouted = false;
+        Lost { all: std::mem::take(&mut inner.lost_all), below: std::mem::take(&mut inner.lost) }
+    }
+
+    /// From now on these names matter.
+    pub(super) fn set_way(&self, way: &Way) {
+        self.lock().way.clone_from(way);
+    }
+
+    /// From now on this is woken.
+    pub(super) fn set_wake(&self, wake: &Wake) {
+        self.lock().wake = Some(wake.clone());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing panics under the lock; if it did, the worst is a look too many.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn matters(&self, directory: &Path, event: &FileEvent) -> bool {
+        let Some(path) = &event.path else { return true };
+        if event.kind == FileEventKind::Rescan || path == directory {
+            return true;
+        }
+        let (Some(names), Some(name)) = (self.way.get(directory), path.file_name()) else { return false };
+        names.matters(name)
+    }
+}

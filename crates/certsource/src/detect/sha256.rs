@@ -1,0 +1,134 @@
+//! The detector that compares content.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sha2::Digest as _;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::link::{DataLink, Moved};
+use crate::clock::Now;
+use crate::error::Error;
+use crate::fs::{Fs, Kind, Opened};
+use crate::source::{Arrival, Detector, Look};
+
+/// Bytes after which a file counts as too large to compare: more than any limit on a file that is read for use.
+const CAP: u64 = 256 * 1024 * 1024;
+const CHUNK: usize = 16 * 1024;
+
+/// Compares the SHA-256 of each file's content at every look. For network and other file systems whose time stamps
+/// cannot be relied on, and for anyone who would rather read than trust them.
+///
+/// # Limits
+/// A file over 256 MiB is one state, whatever it holds; reading it for use fails long before that.
+///
+/// Digests of private keys are among those it keeps. They never leave it: its `Debug` shows none.
+#[derive(Default)]
+pub struct Sha256 {
+    entries: Vec<(PathBuf, State)>,
+    link: Option<DataLink>,
+    buffer: Zeroizing<Vec<u8>>,
+    has_looked: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    File([u8; 32]),
+    Names([u8; 32]),
+    TooLarge,
+    NotRegular(Kind),
+    Not(io::ErrorKind),
+}
+
+impl Sha256 {
+    /// A detector that has seen nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the states of `paths` as they are now, and says whether they are what they were.
+    fn take(&mut self, fs: &dyn Fs, paths: &[PathBuf]) -> bool {
+        let is_new = self.entries.len() != paths.len()
+            || self.entries.iter().zip(paths).any(|((entry, _), path)| entry.as_os_str() != path.as_os_str());
+        if is_new {
+            self.entries = paths.iter().map(|path| (path.clone(), State::TooLarge)).collect();
+        }
+        self.buffer.resize(CHUNK, 0);
+        let mut differs = is_new;
+        for (path, state) in &mut self.entries {
+            let now = state_of(fs, path, &mut self.buffer);
+            differs |= now != *state;
+            *state = now;
+        }
+        // Bytes of keys went through it.
+        self.buffer.as_mut_slice().zeroize();
+        differs
+    }
+}
+
+impl Detector for Sha256 {
+    fn look(&mut self, fs: &dyn Fs, paths: &[PathBuf], _: Now) -> Result<Look, Error> {
+        // The link before the files: if it moves in between, the next look sees both again.
+        let moved = self.link.as_mut().map_or(Moved::No, |link| link.moved(fs));
+        let differs = self.take(fs, paths);
+        if !std::mem::replace(&mut self.has_looked, true) {
+            self.link = DataLink::find(fs, paths);
+            return Ok(Look::Changed(Arrival::Unknown));
+        }
+        if !differs {
+            return Ok(Look::Same);
+        }
+        if moved == Moved::Swapped {
+            return Ok(Look::Changed(Arrival::Swapped));
+        }
+        self.link = DataLink::find(fs, paths);
+        Ok(Look::Changed(Arrival::Unknown))
+    }
+}
+
+impl fmt::Debug for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let paths: Vec<_> = self.entries.iter().map(|(path, _)| path).collect();
+        f.debug_struct("Sha256").field("paths", &paths).finish_non_exhaustive()
+    }
+}
+
+fn state_of(fs: &dyn Fs, path: &Path, buffer: &mut [u8]) -> State {
+    let state = match fs.open(path) {
+        Ok(Opened::File(mut file)) => digest(&mut *file, buffer),
+        Ok(Opened::NotRegular(Kind::Directory)) => names(fs, path),
+        Ok(Opened::NotRegular(kind)) => Ok(State::NotRegular(kind)),
+        Err(error) => Err(error),
+    };
+    state.unwrap_or_else(|error| State::Not(error.kind()))
+}
+
+fn digest(file: &mut dyn crate::fs::File, buffer: &mut [u8]) -> io::Result<State> {
+    let mut hasher = sha2::Sha256::new();
+    let mut total = 0;
+    loop {
+        let read = file.read(buffer)?;
+        if read == 0 {
+            return Ok(State::File(hasher.finalize().into()));
+        }
+        total += read as u64;
+        if total > CAP {
+            return Ok(State::TooLarge);
+        }
+        hasher.update(&buffer[..read]);
+    }
+}
+
+/// A directory is what it lists.
+fn names(fs: &dyn Fs, path: &Path) -> io::Result<State> {
+    let mut names = fs.open_dir(path)?.names()?;
+    names.sort_unstable();
+    let mut hasher = sha2::Sha256::new();
+    for name in names {
+        let name = name.as_encoded_bytes();
+        hasher.update((name.len() as u64).to_be_bytes());
+        hasher.update(name);
+    }
+    Ok(State::Names(hasher.finalize().into()))
+}

@@ -1,0 +1,329 @@
+//! The source over files: what to load from where, and one consistent view of it.
+//!
+//! What is not here: when to look again ([`crate::detect`]), whether the parts fit together
+//! ([`Parts::assemble`]), and what to do with the result ([`crate::machine`]).
+
+mod content;
+mod der;
+mod limits;
+mod plan;
+mod view;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::clock::Now;
+use crate::detect::Mtime;
+use crate::error::{Error, Reason};
+use crate::fs::{Fs, Kind, RealFs, Stamp, Volume, data};
+use crate::material::Material;
+use crate::origin::Origin;
+use crate::parts::Parts;
+use crate::source::{Alarm, Armed, Arrival, Detector, Look, Source};
+
+pub use self::limits::{KeyPermissions, Limits};
+use self::plan::{Plan, Role, Wanted};
+use self::view::View;
+
+/// How often the whole source is read again when it moves while it is read.
+const ROUNDS: usize = 8;
+/// How long files must have stood still, by their own file system's clock, to be adopted at the first look.
+const STILL: Duration = Duration::from_secs(5);
+
+/// TLS material from files: trust anchors, an identity, revocation lists. PEM or DER.
+///
+/// All of it is one unit: it is read as one consistent view and published together.
+///
+/// # Defaults
+/// - detector: [`Mtime`]
+/// - limits: [`Limits::default`]
+/// - a private key that others can read: a warning ([`KeyPermissions::Warn`])
+/// - file system: this machine's
+///
+/// # Consistency
+/// If every path goes through the `..data` link of one Kubernetes volume, the directory behind it is opened once and
+/// all names are read in it: a swap cannot be seen halfway. Elsewhere all files are read, then looked at again; if one
+/// of them moved meanwhile, all are read again, up to 8 times. Then the error is [`Reason::Unstable`].
+///
+/// A writer that stops between two files, with each of them whole, cannot be told from one that is done. An engine
+/// therefore waits until the content stands still; only a single file, or a directory swap, is atomic.
+///
+/// # Directories of anchors
+/// Taken are the files named `*.pem`, `*.crt` and `*.cer`, and OpenSSL's hash names (`1a2b3c4d.0`). Passed over are
+/// other names, names that begin with a dot, and sub-directories. A file that is broken, cut or cannot be read is an
+/// error of the whole part, so that no anchor is lost silently; a file that is whole but holds no certificate is passed
+/// over with a warning. In a Kubernetes volume the names are those of the directory behind `..data`.
+///
+/// # Examples
+/// ```no_run
+/// use certsource::Files;
+///
+/// let mut files = Files::trust("/etc/tls/ca.pem").with_identity("/etc/tls/tls.crt", "/etc/tls/tls.key");
+/// let material = files.load()?;
+/// # Ok::<(), certsource::Error>(())
+/// ```
+pub struct Files {
+    wanted: Vec<Wanted>,
+    limits: Limits,
+    key_permissions: KeyPermissions,
+    detector: Box<dyn Detector>,
+    fs: Arc<dyn Fs>,
+    /// What the detector is given: every path, directories expanded.
+    paths: Vec<PathBuf>,
+    /// Whether a directory is among them, so that they must be listed at each look.
+    has_directory: bool,
+    /// Whether what the paths lead to must be found out again at the next look.
+    is_stale: bool,
+    has_looked: bool,
+}
+
+impl Files {
+    /// Trust anchors from a file, or from every file of a directory.
+    pub fn trust(path: impl Into<PathBuf>) -> Self {
+        Self::nothing().and_trust(path)
+    }
+
+    /// An identity: the certificate chain with the leaf first, and its private key.
+    ///
+    /// If both paths are equal, this is [`Files::combined`].
+    pub fn identity(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        Self::nothing().with_identity(certificate, key)
+    }
+
+    /// An identity in one file: the certificate chain with the leaf first, and one private key before or after it.
+    pub fn combined(path: impl Into<PathBuf>) -> Self {
+        Self::nothing().with_combined(path)
+    }
+
+    /// Revocation lists alone. See [`Files::with_crl`].
+    pub fn crl(path: impl Into<PathBuf>) -> Self {
+        Self::nothing().with_crl(path)
+    }
+
+    /// The files of a Kubernetes TLS secret in `directory`: `ca.crt`, `tls.crt` and `tls.key`. All three are needed;
+    /// see [`Files::without_trust`] for secrets that have no `ca.crt`.
+    pub fn kubernetes(directory: impl Into<PathBuf>) -> Self {
+        let directory = directory.into();
+        Self::trust(directory.join("ca.crt"))
+            .with_identity(directory.join("tls.crt"), directory.join("tls.key"))
+    }
+
+    fn nothing() -> Self {
+        Self {
+            wanted: Vec::new(),
+            limits: Limits::default(),
+            key_permissions: KeyPermissions::default(),
+            detector: Box::new(Mtime::new()),
+            fs: Arc::new(RealFs::new()),
+            paths: Vec::new(),
+            has_directory: false,
+            is_stale: true,
+            has_looked: false,
+        }
+    }
+
+    /// Trust anchors from another file or directory too.
+    #[must_use]
+    pub fn and_trust(self, path: impl Into<PathBuf>) -> Self {
+        self.with(Role::Trust, path.into())
+    }
+
+    /// Trust anchors from a file or directory. Short for [`Files::and_trust`]: what was set before stays.
+    #[must_use]
+    pub fn with_trust(self, path: impl Into<PathBuf>) -> Self {
+        self.and_trust(path)
+    }
+
+    /// No trust anchors: what was set before is taken back.
+    #[must_use]
+    pub fn without_trust(mut self) -> Self {
+        self.wanted.retain(|wanted| wanted.role != Role::Trust);
+        self
+    }
+
+    /// An identity from two files. It replaces an identity that was set before.
+    #[must_use]
+    pub fn with_identity(self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        let (certificate, key) = (certificate.into(), key.into());
+        if certificate == key {
+            return self.with_combined(certificate);
+        }
+        self.without_identity().with(Role::Chain, certificate).with(Role::Key, key)
+    }
+
+    /// An identity from one file. It replaces an identity that was set before.
+    #[must_use]
+    pub fn with_combined(self, path: impl Into<PathBuf>) -> Self {
+        self.without_identity().with(Role::Combined, path.into())
+    }
+
+    /// Revocation lists from a file. May be called again for more files.
+    ///
+    /// Each file must exist and hold at least one list: a list that is gone never means that nothing is revoked. For
+    /// that reason a directory is not taken here.
+    #[must_use]
+    pub fn with_crl(self, path: impl Into<PathBuf>) -> Self {
+        self.with(Role::Crl, path.into())
+    }
+
+    /// Limits on what is read.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// What to do about a private key that more users can read than its owner.
+    #[must_use]
+    pub fn key_permissions(mut self, key_permissions: KeyPermissions) -> Self {
+        self.key_permissions = key_permissions;
+        self
+    }
+
+    /// Another detector.
+    #[must_use]
+    pub fn detect(mut self, detector: impl Detector + 'static) -> Self {
+        self.detector = Box::new(detector);
+        self
+    }
+
+    /// Another file system: for simulation.
+    #[must_use]
+    pub fn filesystem(mut self, fs: Arc<dyn Fs>) -> Self {
+        self.fs = fs;
+        self
+    }
+
+    /// Reads and checks everything once, without an engine.
+    ///
+    /// # Errors
+    /// The first part that cannot be read, parsed or does not fit: see [`Reason`].
+    pub fn load(&mut self) -> Result<Arc<Material>, Error> {
+        self.read()?.assemble().whole
+    }
+
+    fn without_identity(mut self) -> Self {
+        self.wanted.retain(|wanted| !matches!(wanted.role, Role::Chain | Role::Key | Role::Combined));
+        self
+    }
+
+    fn with(mut self, role: Role, path: PathBuf) -> Self {
+        if !self.wanted.iter().any(|wanted| wanted.role == role && wanted.path == path) {
+            self.wanted.push(Wanted { role, path });
+        }
+        self
+    }
+
+    /// Brings the paths for the detector up to date, and says whether they are others now.
+    ///
+    /// Only directories are listed at each look. Whether a path is one is found out again after every change.
+    fn list(&mut self) -> bool {
+        if !self.is_stale && !self.has_directory {
+            return false;
+        }
+        self.is_stale = false;
+        let plan = Plan::make(&*self.fs, &self.wanted, &self.limits);
+        self.has_directory = !plan.directories.is_empty();
+        let paths = plan.paths();
+        let differs = paths != self.paths;
+        self.paths = paths;
+        differs
+    }
+
+    /// How the content that the first look found arrived, as far as that can be told.
+    fn first_arrival(&self, now: Now) -> Arrival {
+        let fs = &*self.fs;
+        if data::shared_root(fs, &self.paths).is_some() {
+            return Arrival::Swapped;
+        }
+        let stands_still = |path: &PathBuf| match fs.metadata(path) {
+            Ok(meta) if meta.kind == Kind::File || meta.kind == Kind::Directory => {
+                fs.volume(path).is_ok_and(|volume| volume == Volume::Local)
+                    && is_older(meta.changed, now.wall)
+            }
+            _ => false,
+        };
+        if self.paths.iter().all(stands_still) { Arrival::Still } else { Arrival::Unknown }
+    }
+}
+
+impl Source for Files {
+    fn origin(&self) -> Origin {
+        // A directory that holds everything says more than the first file in it.
+        let mut parents = self.wanted.iter().map(|wanted| wanted.path.parent());
+        match (&self.wanted[..], parents.next()) {
+            ([only], _) => Origin::file(&only.path),
+            ([_, ..], Some(Some(parent)))
+                if !parent.as_os_str().is_empty() && parents.all(|p| p == Some(parent)) =>
+            {
+                Origin::file(parent)
+            }
+            ([first, ..], _) => Origin::file(&first.path),
+            ([], _) => Origin::named("no files"),
+        }
+    }
+
+    fn look(&mut self, now: Now) -> Result<Look, Error> {
+        let differs = self.list();
+        let is_first = !std::mem::replace(&mut self.has_looked, true);
+        let look = self.detector.look(&*self.fs, &self.paths, now);
+        let look = match look {
+            Ok(Look::Changed(_)) if is_first => Ok(Look::Changed(self.first_arrival(now))),
+            Ok(_) if is_first => Ok(Look::Changed(Arrival::Unknown)),
+            Ok(Look::Same | Look::SameUntil(_)) if differs => Ok(Look::Changed(Arrival::Unknown)),
+            look => look,
+        };
+        self.is_stale = !matches!(look, Ok(Look::Same | Look::SameUntil(_)));
+        look
+    }
+
+    fn read(&mut self) -> Result<Parts, Error> {
+        if self.wanted.is_empty() {
+            return Err(Error::new(
+                Reason::Empty,
+                "no file is named: give a trust bundle, an identity or a CRL",
+            ));
+        }
+        for _ in 0..ROUNDS {
+            let plan = Plan::make(&*self.fs, &self.wanted, &self.limits);
+            if let View::Whole(outcomes) = view::take(&*self.fs, &plan, &self.limits) {
+                if Plan::make(&*self.fs, &self.wanted, &self.limits).is_as(&plan) {
+                    return Ok(content::parts(plan, outcomes, &self.limits, self.key_permissions));
+                }
+            }
+        }
+        let message =
+            format!("the files changed while they were read, {ROUNDS} times in a row; a writer is at work");
+        Err(Error::new(Reason::Unstable, message).of(self.origin()))
+    }
+
+    fn arm(&mut self, alarm: &Alarm) -> Armed {
+        if self.paths.is_empty() {
+            self.list();
+            // The paths were not looked at yet: the first look lists them again.
+            self.is_stale = true;
+        }
+        self.detector.arm(&*self.fs, &self.paths, alarm)
+    }
+}
+
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Files")
+            .field("wanted", &self.wanted)
+            .field("limits", &self.limits)
+            .field("key_permissions", &self.key_permissions)
+            .field("fs", &self.fs)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether the stamp lies [`STILL`] or more before `now`. A stamp from the future does not.
+fn is_older(stamp: Stamp, now: SystemTime) -> bool {
+    let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let Ok(secs) = u64::try_from(stamp.secs) else { return true };
+    let changed = Duration::new(secs, stamp.nanos.min(999_999_999));
+    since_epoch.checked_sub(changed).is_some_and(|age| age >= STILL)
+}

@@ -159,6 +159,13 @@ struct Line<'a> {
     text: &'a [u8],
 }
 
+impl fmt::Debug for Sections<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the text: it may hold a key.
+        f.debug_struct("Sections").field("line", &self.line).finish_non_exhaustive()
+    }
+}
+
 impl<'a> Iterator for Sections<'a> {
     type Item = Result<Section, Flaw>;
 
@@ -171,6 +178,9 @@ impl<'a> Iterator for Sections<'a> {
         }
         while let Some(line) = self.next_line() {
             match boundary::read(line.text) {
+                None if self.at_cut_line() && boundary::is_cut_begin(line.text) => {
+                    return Some(Err(flaw::cut_begin(line.number)));
+                }
                 None => {}
                 Some(Boundary::Begin(label)) => match self.section(label, line.number) {
                     Ok(None) => {}
@@ -203,6 +213,11 @@ impl<'a> Sections<'a> {
             self.line += 1;
         }
         Some(Line { number, start, text: boundary::trim(&rest[..length]) })
+    }
+
+    /// Whether the line before `at` is the last one and has no line end.
+    fn at_cut_line(&self) -> bool {
+        self.at == self.text.len() && !matches!(self.text.last(), Some(b'\n' | b'\r'))
     }
 
     /// Reads on behind a `BEGIN` line. `None`: a section to pass over.

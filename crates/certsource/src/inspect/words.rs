@@ -106,7 +106,7 @@ pub(super) fn key_usages(value: &[u8]) -> Option<Vec<&'static str>> {
         (usage.encipher_only(), "encipherOnly"),
         (usage.decipher_only(), "decipherOnly"),
     ];
-    Some(words.into_iter().filter_map(|(is_set, word)| is_set.then_some(word)).collect())
+    Some(words.into_iter().filter(|(is_set, _)| *is_set).map(|(_, word)| word).collect())
 }
 
 /// The words of RFC 5280, section 4.2.1.12; others as object identifiers. `None`: the extension's value is broken.
@@ -121,7 +121,7 @@ pub(super) fn extended_key_usages(value: &[u8]) -> Option<Vec<String>> {
         (usage.time_stamping, "timeStamping"),
         (usage.ocsp_signing, "OCSPSigning"),
     ];
-    let known = words.into_iter().filter_map(|(is_set, word)| is_set.then(|| word.to_owned()));
+    let known = words.into_iter().filter(|(is_set, _)| *is_set).map(|(_, word)| word.to_owned());
     Some(known.chain(usage.other.iter().map(Oid::to_id_string)).collect())
 }
 

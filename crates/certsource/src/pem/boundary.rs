@@ -27,6 +27,9 @@ pub(super) enum Spelling {
 const DASHES: &[u8] = b"-----";
 const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
+/// The same without a label: a trimmed line ends before the blank.
+const BARE_BEGIN: &[u8] = b"-----BEGIN";
+const BARE_END: &[u8] = b"-----END";
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The labels that are looked for in lines with the wrong dashes, case or blanks.
@@ -83,7 +86,16 @@ pub(super) fn read(line: &[u8]) -> Option<Boundary<'_>> {
             None => Boundary::Misspelt(Spelling::End),
         });
     }
-    misspelt(line)
+    match line {
+        BARE_BEGIN => Some(Boundary::Misspelt(Spelling::Begin)),
+        BARE_END => Some(Boundary::Misspelt(Spelling::End)),
+        _ => misspelt(line),
+    }
+}
+
+/// Whether a last line without a line end may be the start of a `BEGIN` that was cut.
+pub(super) fn is_cut_begin(line: &[u8]) -> bool {
+    !line.is_empty() && BEGIN.starts_with(line)
 }
 
 /// A label as RFC 7468 has it: printable ASCII, words apart by one blank or one dash. The empty one is refused.

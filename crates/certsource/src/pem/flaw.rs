@@ -94,6 +94,10 @@ pub(super) fn other_end(label: &str, begin: usize, end: &str, line: usize) -> Fl
     malformed(begin, format!("this {label} section ends on line {line} with the END line of a {end} section"))
 }
 
+pub(super) fn cut_begin(line: usize) -> Flaw {
+    malformed(line, "the file ends in the middle of a BEGIN line")
+}
+
 pub(super) fn end_alone(line: usize) -> Flaw {
     malformed(line, "an END line without a BEGIN line before it: the start of the section is missing")
 }

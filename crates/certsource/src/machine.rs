@@ -25,6 +25,7 @@ pub use state::Machine;
 /// * `pair_grace`: 30 s for a certificate and a key that do not match
 /// * `backoff`: 100 ms after the first failed read, doubling up to 30 s, or the interval if that is shorter
 /// * `unstable_after`: 30 s of content that never stands still
+/// * `deadline`: 10 s for a look, a read or a judgement; what takes longer hangs
 /// * `skew`: 5 min of difference between clocks that validity checks tolerate
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -49,6 +50,9 @@ pub struct Policy {
     pub backoff_max: Duration,
     /// How long content may keep changing before that is told as a failure.
     pub unstable_after: Duration,
+    /// How long a look, a read or a judgement may take. A look or a read that hangs is told, and goes on when it
+    /// comes back; a judgement that hangs counts as a no. For the engine: the machine itself counts no time.
+    pub deadline: Duration,
     /// Difference between clocks that validity checks tolerate.
     pub skew: Duration,
 }
@@ -66,6 +70,7 @@ impl Default for Policy {
             backoff: Duration::from_millis(100),
             backoff_max: Duration::from_secs(30),
             unstable_after: Duration::from_secs(30),
+            deadline: Duration::from_secs(10),
             skew: Duration::from_secs(300),
         }
     }

@@ -18,8 +18,6 @@ const MAX_THREADS: usize = 64;
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Moments are rounded up to this grid, so that many sources share one wake-up of a thread.
 const GRID: Duration = Duration::from_millis(20);
-/// A look, a read or a judgement that takes longer hangs, and that is told.
-const DEADLINE: Duration = Duration::from_secs(10);
 /// Queued work that no thread took for so long gets another thread.
 const PATIENCE: Duration = Duration::from_millis(5);
 
@@ -78,9 +76,10 @@ impl Hub {
         state.last_id
     }
 
-    pub(crate) fn add(&self, id: u64, entry: Weak<Entry>) {
+    /// `deadline`: a look, a read or a judgement that takes longer hangs, and that is told.
+    pub(crate) fn add(&self, id: u64, entry: Weak<Entry>, deadline: Duration) {
         let mut state = self.0.shared.lock();
-        state.entries.insert(id, Slot { entry, run: Run::Idle, next: None, turn: 0 });
+        state.entries.insert(id, Slot { entry, deadline, run: Run::Idle, next: None, turn: 0 });
         if !state.timer_runs {
             state.timer_runs = true;
             let shared = Arc::clone(&self.0.shared);
@@ -163,6 +162,8 @@ struct State {
     idle: usize,
     last_id: u64,
     timer_runs: bool,
+    /// What the timer thread waits for.
+    timer_until: Option<Instant>,
     over: bool,
 }
 
@@ -175,6 +176,7 @@ enum Job {
 
 struct Slot {
     entry: Weak<Entry>,
+    deadline: Duration,
     run: Run,
     next: Option<Instant>,
     /// Grows when a thread that hangs is given up: what it reports late is then ignored.
@@ -272,6 +274,7 @@ impl Shared {
                 let soon = now + PATIENCE;
                 until = Some(until.map_or(soon, |until| until.min(soon)));
             }
+            state.timer_until = until;
             state = match until {
                 Some(until) => {
                     let wait = until.saturating_duration_since(now).max(Duration::from_micros(100));
@@ -338,8 +341,11 @@ impl Shared {
                     slot.run = Run::Running;
                     slot.next = None;
                     let (entry, turn) = (slot.entry.clone(), slot.turn);
-                    let deadline = Instant::now() + DEADLINE;
+                    let deadline = Instant::now() + slot.deadline;
                     state.running.push(Running { id, turn, deadline, overdue: false });
+                    if state.deadline_is_sooner(deadline) {
+                        self.timer.notify_one();
+                    }
                     drop(state);
                     let next = Entry::drive(&entry);
                     state = self.lock();
@@ -370,6 +376,10 @@ impl Shared {
 }
 
 impl State {
+    fn deadline_is_sooner(&self, deadline: Instant) -> bool {
+        self.timer_until.is_none_or(|until| deadline < until)
+    }
+
     /// Returns whether the queue grew.
     fn queue_up(&mut self, id: u64) -> bool {
         let Some(slot) = self.entries.get_mut(&id) else { return false };

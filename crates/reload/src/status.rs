@@ -48,7 +48,7 @@ impl Status {
 #[cfg(feature = "serde")]
 fn rfc3339<S: serde::Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
     match time {
-        Some(time) => serializer.serialize_some(&certsource::text::rfc3339(*time)),
+        Some(time) => serializer.serialize_some(&certsource::clock::Utc(*time)),
         None => serializer.serialize_none(),
     }
 }

@@ -38,6 +38,9 @@ pub(crate) struct Entry {
     prepared: Mutex<Option<Prepared>>,
     degraded: Mutex<Option<String>>,
     judging: AtomicBool,
+    /// Set by wake-ups, which take no lock: they come from the watcher's thread.
+    woken: Arc<AtomicBool>,
+    deadline: Duration,
     id: u64,
     hub: Hub,
 }
@@ -74,10 +77,16 @@ impl Entry {
     ) -> Arc<Self> {
         let origin = source.origin();
         let id = hub.next_id();
-        let alarm = Alarm::new(Wake::new(hub.waker(id)));
+        let woken = Arc::new(AtomicBool::new(false));
+        let (flag, enqueue) = (Arc::clone(&woken), hub.waker(id));
+        let alarm = Alarm::new(Wake::new(move || {
+            flag.store(true, Ordering::Release);
+            enqueue();
+        }));
         #[cfg(feature = "notify")]
         let alarm = alarm.with_watches(hub.watches());
         Arc::new(Self {
+            deadline: policy.deadline,
             events: broadcast::Sender::new(BACKLOG),
             numbers: watch::Sender::new(0),
             current: ArcSwapOption::empty(),
@@ -92,6 +101,7 @@ impl Entry {
             prepared: Mutex::default(),
             degraded: Mutex::default(),
             judging: AtomicBool::new(false),
+            woken,
             origin,
             id,
             hub,
@@ -100,7 +110,7 @@ impl Entry {
 
     pub(super) fn begin(self: &Arc<Self>, until: Option<Instant>, answer: Answer) {
         lock(&self.waiting).first = Some(First { until, last: None, answer });
-        self.hub.add(self.id, Arc::downgrade(self));
+        self.hub.add(self.id, Arc::downgrade(self), self.deadline);
         if let Some(until) = until {
             let entry = Arc::downgrade(self);
             self.hub.at(until, move || {
@@ -172,7 +182,13 @@ impl Entry {
     pub(crate) fn drive(weak: &Weak<Self>) -> Option<Instant> {
         loop {
             let entry = weak.upgrade()?;
-            let todo = lock(&entry.machine).next(Now::read());
+            let todo = {
+                let (mut machine, now) = (lock(&entry.machine), Now::read());
+                if entry.woken.swap(false, Ordering::AcqRel) {
+                    machine.woken(now);
+                }
+                machine.next(now)
+            };
             entry.carry_out();
             match todo {
                 Todo::Wait(until) => return until,
@@ -276,7 +292,11 @@ impl Entry {
             let told = lock(&self.machine).tell();
             let Some(told) = told else { return };
             match told {
-                Told::Published(publication) => self.publish(&mut slots, publication),
+                Told::Published(publication) => {
+                    self.publish(&mut slots, publication);
+                    drop(slots);
+                    self.answer_first(None);
+                }
                 Told::Pending(error) => self.emit(EventKind::Pending(self.failure(error))),
                 Told::Failed(error) => {
                     self.emit(EventKind::Failed(self.failure(error.clone())));

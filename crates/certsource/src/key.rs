@@ -3,6 +3,8 @@
 //! What is not here: decryption, and whether a crypto library takes the key.
 
 mod structure;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 

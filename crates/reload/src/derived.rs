@@ -77,7 +77,7 @@ impl<T> fmt::Debug for Derived<T> {
     }
 }
 
-type Build<T> = Box<dyn Fn(&Arc<Generation>) -> Result<T, Box<dyn std::error::Error + Send + Sync>> + Send + Sync>;
+pub(crate) type Build<T> = Box<dyn Fn(&Arc<Generation>) -> Result<T, Box<dyn std::error::Error + Send + Sync>> + Send + Sync>;
 
 /// The published value and how to build the next one.
 pub(crate) struct Slot<T> {

@@ -1,5 +1,6 @@
 //! Nothing is left behind: alone in its process, so that threads and descriptors can be counted.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
 //! A reloader on real files and real threads: what is published, told, answered and ended.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};

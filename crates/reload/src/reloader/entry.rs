@@ -12,7 +12,7 @@ use certsource::source::{Alarm, Look, Wake};
 use certsource::{Material, Reading};
 
 use super::*;
-use crate::derived::AnySlot;
+use crate::derived::{AnySlot, Build};
 use crate::gate::panicked;
 
 type Answer = Box<dyn FnOnce(Result<Arc<Generation>, Error>) + Send>;
@@ -142,7 +142,7 @@ impl Entry {
 
     pub(super) fn derive<T: Send + Sync + 'static>(
         &self,
-        build: Box<dyn Fn(&Arc<Generation>) -> Result<T, Box<dyn std::error::Error + Send + Sync>> + Send + Sync>,
+        build: Build<T>,
     ) -> Result<Arc<Slot<T>>, Error> {
         // Held over `build`: no generation is published between the one it sees and its place in the list.
         let mut slots = lock(&self.slots);

@@ -1,0 +1,162 @@
+//! The command line: the commands, and the flags that they share.
+//!
+//! What is not here: the flags of one command alone. They are beside the command.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use certsource::Files;
+use certsource::detect::{Mtime, Notify, Sha256};
+use certsource::machine::Policy;
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::{check, duration, inspect, watch};
+
+const EXAMPLES: &str = "\
+Examples:
+  certsource demo
+      rotate CA, server and client certificates under load, without one failed request
+  certsource inspect /etc/tls
+      what is in these files, who issued it, until when it is valid
+  certsource check --expires-in 30d /etc/tls/tls.crt
+      exit code 1 if it expires within 30 days
+  certsource watch --kubernetes /etc/tls
+      a line for each rotation, and for each one that fails, with the reason
+  certsource get https://localhost:8443/ --ca ca.pem --cert tls.crt --key tls.key --every 100ms
+      requests that follow the rotation of these files
+
+Every command explains itself: certsource watch --help
+Exit codes: 0 is fine, 1 is a negative answer, 2 is \"could not do it\", with one line that says why.
+Logs go to standard error: RUST_LOG=debug shows more.";
+
+/// Keeps TLS certificates and TLS connections in step: watch, inspect and check what is on disk, and see what a
+/// rotation does.
+#[derive(Debug, Parser)]
+#[command(name = "certsource", version, after_help = EXAMPLES, subcommand_required = true)]
+#[command(arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Watch(watch::Args),
+    Inspect(inspect::Args),
+    Check(check::Args),
+}
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    // No doc comments: with them the help takes a page for each flag.
+    Text,
+    Json,
+}
+
+/// When to look again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Detect {
+    Auto,
+    Mtime,
+    Sha256,
+    Notify,
+}
+
+impl Detect {
+    /// These files, looked at this way.
+    pub(crate) fn of(self, files: Files) -> Files {
+        match self {
+            // `Notify` falls back to polling by itself, and tells so.
+            Self::Auto | Self::Notify => files.detect(Notify::new()),
+            Self::Mtime => files.detect(Mtime::new()),
+            Self::Sha256 => files.detect(Sha256::new()),
+        }
+    }
+}
+
+/// The files that a command follows.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Material {
+    /// Trust anchors: a file (PEM or DER) or a directory. May be given again
+    #[arg(long, value_name = "PATH")]
+    pub(crate) ca: Vec<PathBuf>,
+
+    /// The certificate chain, the leaf first
+    #[arg(long, value_name = "PATH", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+
+    /// The private key of the certificate
+    #[arg(long, value_name = "PATH", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+
+    /// The certificate chain and its private key in one file
+    #[arg(long, value_name = "PATH", conflicts_with = "cert")]
+    pub(crate) combined: Option<PathBuf>,
+
+    /// A certificate revocation list. May be given again
+    #[arg(long, value_name = "PATH")]
+    pub(crate) crl: Vec<PathBuf>,
+
+    /// A mounted Kubernetes TLS secret: ca.crt, tls.crt and tls.key. With --ca, its ca.crt is not used
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["cert", "combined"])]
+    pub(crate) kubernetes: Option<PathBuf>,
+
+    /// How changes are noticed: by events where they can be had and else by polling (auto, notify), by time stamps
+    /// (mtime), by content (sha256)
+    #[arg(long, value_enum, default_value_t = Detect::Auto, value_name = "HOW")]
+    pub(crate) detect: Detect,
+
+    /// Time between looks when polling
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::positive)]
+    pub(crate) interval: Duration,
+}
+
+impl Material {
+    /// Whether no file is named at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ca.is_empty()
+            && self.crl.is_empty()
+            && self.cert.is_none()
+            && self.combined.is_none()
+            && self.kubernetes.is_none()
+    }
+
+    /// The source over these files; `None` if there are none.
+    pub(crate) fn files(&self) -> Option<Files> {
+        let mut files = self.kubernetes.as_ref().map(Files::kubernetes);
+        if !self.ca.is_empty() {
+            files = files.map(Files::without_trust);
+        }
+        for path in &self.ca {
+            files = Some(match files {
+                Some(files) => files.and_trust(path),
+                None => Files::trust(path),
+            });
+        }
+        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
+            files = Some(match files {
+                Some(files) => files.with_identity(cert, key),
+                None => Files::identity(cert, key),
+            });
+        }
+        if let Some(path) = &self.combined {
+            files = Some(match files {
+                Some(files) => files.with_combined(path),
+                None => Files::combined(path),
+            });
+        }
+        for path in &self.crl {
+            files = Some(match files {
+                Some(files) => files.with_crl(path),
+                None => Files::crl(path),
+            });
+        }
+        files.map(|files| self.detect.of(files))
+    }
+
+    /// How patient the engine is.
+    pub(crate) fn policy(&self) -> Policy {
+        Policy::every(self.interval)
+    }
+}

@@ -1,0 +1,278 @@
+//! Reads files for `inspect` and `check`: everything that is in them, and everything that is wrong with them, without
+//! stopping at the first broken piece.
+//!
+//! What is not here: the strict reading of a source that is followed. That is `certsource::Files`.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use certsource::fs::{Fs, Kind, Opened, RealFs};
+use certsource::inspect::{self, CrlInspection, Inspection};
+use certsource::pem::{self, Content};
+use certsource::text::Escaped;
+use certsource::{Error, KeyFormat, Reason};
+use pki_types::{CertificateDer, PrivateKeyDer};
+
+/// As `certsource::files::Limits`: more than any public bundle or list needs.
+const FILE_BYTES: u64 = 16 * 1024 * 1024;
+/// Directories in directories, so that no link or mount leads round in circles.
+const DEPTH: usize = 16;
+
+/// One file and what is in it.
+#[derive(Debug)]
+pub(crate) struct File {
+    /// The path as it was named; `-` for standard input.
+    pub(crate) path: PathBuf,
+    pub(crate) items: Vec<Item>,
+    pub(crate) problems: Vec<Error>,
+}
+
+/// One thing in a file.
+#[derive(Debug)]
+pub(crate) struct Item {
+    /// The line it begins on, if it came from text.
+    pub(crate) line: Option<usize>,
+    pub(crate) what: What,
+}
+
+#[derive(Debug)]
+pub(crate) enum What {
+    Certificate(Box<Found>),
+    Crl(Box<CrlInspection>),
+    Key(&'static str),
+    /// A section of another kind, by its label.
+    Other(String),
+}
+
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) der: CertificateDer<'static>,
+    pub(crate) inspection: Inspection,
+}
+
+impl Found {
+    /// What the certificate is, as far as it tells itself.
+    pub(crate) fn role(&self) -> &'static str {
+        match (self.inspection.is_ca(), self.inspection.subject() == self.inspection.issuer()) {
+            (true, true) => "root",
+            (true, false) => "intermediate",
+            (false, _) => "leaf",
+        }
+    }
+}
+
+impl File {
+    /// The certificates with their lines.
+    pub(crate) fn certificates(&self) -> impl Iterator<Item = (Option<usize>, &Found)> {
+        self.items.iter().filter_map(|item| match &item.what {
+            What::Certificate(found) => Some((item.line, &**found)),
+            _ => None,
+        })
+    }
+}
+
+/// Reads all of these paths, directories with everything below them, and hands over file by file.
+pub(crate) fn each(
+    paths: &[PathBuf],
+    mut take: impl FnMut(File) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    for path in paths {
+        if path.as_os_str() == "-" {
+            take(stdin())?;
+        } else if fs::metadata(path).is_ok_and(|meta| meta.is_dir()) {
+            directory(path, 0, &mut take)?;
+        } else {
+            take(file(path))?;
+        }
+    }
+    Ok(())
+}
+
+/// The files of a directory that are named as certificates and CRLs are, in the order of their names. Names that begin
+/// with a dot are passed over, so that a Kubernetes volume is read once and not once per version.
+fn directory(
+    path: &Path,
+    depth: usize,
+    take: &mut impl FnMut(File) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let wrong = |error| File { path: path.to_owned(), items: Vec::new(), problems: vec![error] };
+    if depth > DEPTH {
+        let message = format!("directories more than {DEPTH} deep; name the inner one");
+        return take(wrong(Error::new(Reason::TooLarge, message).at(path)));
+    }
+    let names = fs::read_dir(path).and_then(|entries| {
+        entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<BTreeSet<_>>>()
+    });
+    let names = match names {
+        Ok(names) => names,
+        Err(error) => return take(wrong(Error::io("list the directory", path, error))),
+    };
+    for name in names.iter().filter(|name| !name.as_encoded_bytes().starts_with(b".")) {
+        let inner = path.join(name);
+        // A link to a directory is not followed: it may lead back.
+        if fs::symlink_metadata(&inner).is_ok_and(|meta| meta.is_dir()) {
+            directory(&inner, depth + 1, take)?;
+        } else if is_named_as_certificate(name) {
+            take(file(&inner))?;
+        }
+    }
+    Ok(())
+}
+
+fn is_named_as_certificate(name: &OsStr) -> bool {
+    let path = Path::new(name);
+    let Some(extension) = path.extension().and_then(OsStr::to_str) else { return false };
+    let is_hash = || {
+        // OpenSSL's `1a2b3c4d.0`, and `1a2b3c4d.r0` for CRLs.
+        let number = extension.strip_prefix('r').unwrap_or(extension);
+        let stem = path.file_stem().map(OsStr::as_encoded_bytes).unwrap_or_default();
+        number.parse::<u8>().is_ok() && stem.len() == 8 && stem.iter().all(u8::is_ascii_hexdigit)
+    };
+    ["pem", "crt", "cer", "der", "crl"].iter().any(|known| extension.eq_ignore_ascii_case(known)) || is_hash()
+}
+
+fn stdin() -> File {
+    let mut bytes = Vec::new();
+    let read = io::stdin().lock().take(FILE_BYTES + 1).read_to_end(&mut bytes);
+    let path = Path::new("-");
+    let bytes = match read {
+        Ok(_) if bytes.len() as u64 > FILE_BYTES => Err(too_large(path)),
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(Error::io("read standard input", path, error)),
+    };
+    parse(path, bytes)
+}
+
+/// One file, with everything in it.
+pub(crate) fn file(path: &Path) -> File {
+    parse(path, bytes(path))
+}
+
+/// The bytes of a regular file. Anything else is not even opened.
+pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
+    let mut file = match RealFs::new().open(path) {
+        Ok(Opened::File(file)) => file,
+        Ok(Opened::NotRegular(Kind::Directory)) => {
+            return Err(Error::new(Reason::NotRegularFile, "this is a directory; name a file in it").at(path));
+        }
+        Ok(Opened::NotRegular(kind)) => {
+            return Err(
+                Error::new(Reason::NotRegularFile, format!("this is {kind}; name a regular file")).at(path)
+            );
+        }
+        Err(error) => return Err(Error::io("open", path, error)),
+    };
+    let mut bytes = Vec::new();
+    let mut piece = vec![0; 64 * 1024];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Ok(bytes),
+            Ok(read) => bytes.extend_from_slice(&piece[..read]),
+            Err(error) => return Err(Error::io("read", path, error)),
+        }
+        if bytes.len() as u64 > FILE_BYTES {
+            return Err(too_large(path));
+        }
+    }
+}
+
+fn too_large(path: &Path) -> Error {
+    let message = format!("larger than {} MiB; no certificate file is", FILE_BYTES / (1024 * 1024));
+    Error::new(Reason::TooLarge, message).at(path)
+}
+
+fn parse(path: &Path, bytes: Result<Vec<u8>, Error>) -> File {
+    let mut file = File { path: path.to_owned(), items: Vec::new(), problems: Vec::new() };
+    let bytes = match bytes {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            file.problems.push(error);
+            return file;
+        }
+    };
+    if pem::looks_like_der(&bytes) {
+        file.der(&bytes);
+        return file;
+    }
+    for section in pem::sections(&bytes) {
+        match section {
+            Ok(section) => file.section(section),
+            Err(flaw) => file.problems.push(flaw.at(path)),
+        }
+    }
+    if file.items.is_empty() && file.problems.is_empty() {
+        let (reason, what) = if bytes.iter().all(u8::is_ascii_whitespace) {
+            (Reason::Empty, "the file is empty")
+        } else {
+            (Reason::Malformed, "neither PEM nor DER: nothing in it begins with -----BEGIN")
+        };
+        file.problems.push(Error::new(reason, what).at(path));
+    }
+    file
+}
+
+impl File {
+    fn der(&mut self, der: &[u8]) {
+        let what = if let Ok(inspection) = inspect::certificate(der) {
+            What::Certificate(Box::new(Found { der: CertificateDer::from(der).into_owned(), inspection }))
+        } else if let Ok(crl) = inspect::crl(der) {
+            What::Crl(Box::new(crl))
+        } else if let Ok(key) = PrivateKeyDer::try_from(der) {
+            What::Key(match key {
+                PrivateKeyDer::Pkcs1(_) => name_of(KeyFormat::Pkcs1),
+                PrivateKeyDer::Sec1(_) => name_of(KeyFormat::Sec1),
+                _ => name_of(KeyFormat::Pkcs8),
+            })
+        } else {
+            let message = "DER that is neither a certificate, nor a CRL, nor a private key";
+            return self.problems.push(Error::new(Reason::Malformed, message).at(&self.path));
+        };
+        self.items.push(Item { line: None, what });
+    }
+
+    fn section(&mut self, section: pem::Section) {
+        let line = section.line;
+        let wrong = |what: String| Error::new(Reason::Malformed, what).at(&self.path).on_line(line);
+        let what = match section.content {
+            Content::Certificate(der) => match inspect::certificate(&der) {
+                Ok(inspection) => What::Certificate(Box::new(Found { der, inspection })),
+                Err(what) => {
+                    let error = wrong(format!("not a certificate: {what}"));
+                    return self.problems.push(error);
+                }
+            },
+            Content::Crl(der) => match inspect::crl(&der) {
+                Ok(crl) => What::Crl(Box::new(crl)),
+                Err(what) => {
+                    let error = wrong(format!("not a revocation list: {what}"));
+                    return self.problems.push(error);
+                }
+            },
+            Content::PrivateKey(key) => What::Key(name_of(key.format())),
+            Content::EncryptedKey(_) => What::Key("encrypted PKCS#8"),
+            Content::Other(label) => What::Other(label.to_string()),
+            _ => What::Other(String::from("another kind of section")),
+        };
+        self.items.push(Item { line: Some(line), what });
+    }
+}
+
+fn name_of(format: KeyFormat) -> &'static str {
+    match format {
+        KeyFormat::Pkcs1 => "PKCS#1",
+        KeyFormat::Sec1 => "SEC1",
+        _ => "PKCS#8",
+    }
+}
+
+/// `PATH:LINE`, safe to show.
+pub(crate) fn place(path: &Path, line: Option<usize>) -> String {
+    let path = path.to_string_lossy();
+    match line {
+        Some(line) => format!("{}:{line}", Escaped::new(&path)),
+        None => Escaped::new(&path).to_string(),
+    }
+}

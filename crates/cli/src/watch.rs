@@ -1,0 +1,231 @@
+//! `certsource watch`: follows files and tells every event, and runs a command or sends a signal after each reload.
+//!
+//! What is not here: how an event is written (`watch/event.rs`) and how the command runs (`watch/exec.rs`).
+
+pub(crate) mod event;
+mod exec;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail};
+use certsource_reload::{Event, EventKind, Reload, Reloader};
+use certsource_rustls::TlsGate;
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use self::exec::{Exec, Facts};
+use crate::args::{Format, Material};
+use crate::duration;
+use crate::output::Output;
+use crate::signals::{self, Ending};
+
+const EXAMPLES: &str = "\
+Examples:
+  certsource watch --kubernetes /etc/tls
+      ca.crt, tls.crt and tls.key of a mounted secret: a line for each event
+  certsource watch --ca ca.pem --cert tls.crt --key tls.key --format json | jq .
+      loaded, reloaded, failed and more, one JSON object a line
+  certsource watch --ca ca.pem --wait 60s --once
+      wait until the material is there and good, then end: for init containers
+  certsource watch --cert tls.crt --key tls.key --exec systemctl reload nginx
+      a command after each reload; everything behind --exec belongs to it, no shell is involved.
+      It gets CERTSOURCE_EVENT, _GENERATION, _DIGEST, _ORIGIN, _FINGERPRINT, _NOT_AFTER, _ADDED, _REMOVED
+  certsource watch --cert tls.crt --key tls.key --signal HUP --pid-file /run/nginx.pid
+      a signal after each reload
+
+What is served stays the last good generation while files are missing, torn or broken: that is told as failed.
+Ends with 0 on SIGTERM and SIGINT, with 2 and one line if the first load fails.";
+
+/// Follow TLS files and tell each rotation, and each failed one with its reason.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    material: Material,
+
+    /// Wait so long for a first load that works, instead of failing at once
+    #[arg(long, value_name = "TIME", value_parser = duration::positive)]
+    wait: Option<Duration>,
+
+    /// End with 0 after the first load, and after the command or signal for it
+    #[arg(long)]
+    once: bool,
+
+    /// Run this command after each reload. Takes the rest of the line, so it comes last
+    #[arg(long, num_args = 1.., value_name = "CMD", allow_hyphen_values = true)]
+    exec: Vec<OsString>,
+
+    /// End a command that takes longer
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::positive)]
+    exec_timeout: Duration,
+
+    /// Send this signal after each reload: HUP, USR1, ...
+    #[cfg(unix)]
+    #[arg(long, value_name = "NAME", requires = "pid_file", value_parser = signals::send::parse)]
+    signal: Option<rustix::process::Signal>,
+
+    /// The file with the number of the process that gets the signal
+    #[cfg(unix)]
+    #[arg(long, value_name = "PATH", requires = "signal")]
+    pid_file: Option<PathBuf>,
+
+    /// For people, or one JSON object a line
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let result = runtime.block_on(follow(args));
+    // A thread that hangs on a dead disk must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+async fn follow(args: Args) -> anyhow::Result<ExitCode> {
+    let Some(files) = args.material.files() else {
+        bail!("nothing to watch: name files with --ca, --cert and --key, --combined, --crl or --kubernetes");
+    };
+    let mut ending = Ending::new().context("cannot wait for signals")?;
+    let (sender, mut events) = mpsc::unbounded_channel();
+    let mut builder = Reloader::builder(files)
+        .policy(args.material.policy())
+        .gate(TlsGate::new()?)
+        // Told as results, so not logged too.
+        .on_failure(|_| ())
+        .on_event(move |event| drop(sender.send(event.clone())));
+    if let Some(wait) = args.wait {
+        builder = builder.wait_for_initial(wait);
+    }
+    let mut teller = Teller::new(args);
+
+    let start = builder.start_async();
+    tokio::pin!(start);
+    let reloader = loop {
+        tokio::select! {
+            biased;
+            () = ending.wait() => return Ok(ExitCode::SUCCESS),
+            started = &mut start => match started {
+                Ok(reloader) => break reloader,
+                Err(error) => return teller.first_load_failed(error),
+            },
+            // Without --wait the first failure is the end: it is told once, as such.
+            Some(event) = events.recv(), if teller.args.wait.is_some() => teller.tell(&event)?,
+        }
+    };
+    loop {
+        if teller.is_done() {
+            break;
+        }
+        tokio::select! {
+            biased;
+            () = ending.wait() => break,
+            ended = teller.command_ends() => teller.command_ended(ended)?,
+            Some(event) = events.recv() => teller.tell(&event)?,
+        }
+    }
+    drop(reloader);
+    // A command that is at work may end its work; a second signal ends that too.
+    tokio::select! {
+        () = ending.wait() => (),
+        result = teller.finish() => result?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Tells events and sees to what follows from them.
+struct Teller {
+    args: Args,
+    output: Output,
+    exec: Option<Exec>,
+    is_loaded: bool,
+    failure_told: bool,
+}
+
+#[derive(Serialize)]
+struct SignalFailed<'a> {
+    generation: u64,
+    path: &'a str,
+    message: &'a str,
+}
+
+impl Teller {
+    fn new(args: Args) -> Self {
+        let exec = (!args.exec.is_empty()).then(|| Exec::new(args.exec.clone(), args.exec_timeout));
+        Self { output: Output::new(args.format), exec, args, is_loaded: false, failure_told: false }
+    }
+
+    fn tell(&mut self, event: &Event) -> anyhow::Result<()> {
+        event::tell(&self.output, event)?;
+        match &event.kind {
+            EventKind::Loaded(reload) => {
+                self.is_loaded = true;
+                if self.args.once {
+                    self.react("loaded", event, reload)?;
+                }
+            }
+            EventKind::Reloaded(reload) if !self.args.once => self.react("reloaded", event, reload)?,
+            EventKind::Failed(_) | EventKind::Rejected(_) => self.failure_told = true,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// One line: on standard error for people, and as an event where events are read.
+    fn first_load_failed(&self, error: certsource::Error) -> anyhow::Result<ExitCode> {
+        if self.output.is_json() && !self.failure_told {
+            event::failed(&self.output, SystemTime::now(), &error)?;
+        }
+        Err(error.into())
+    }
+
+    fn react(&mut self, name: &'static str, event: &Event, reload: &Reload) -> anyhow::Result<()> {
+        if let Some(exec) = &mut self.exec {
+            exec.start(Facts::of(name, event, reload));
+        }
+        #[cfg(unix)]
+        if let (Some(signal), Some(path)) = (self.args.signal, &self.args.pid_file) {
+            if let Err(error) = signals::send::to_pid_file(signal, path) {
+                let (path, message) = (path.to_string_lossy(), crate::error::one_line(&error));
+                let generation = reload.generation.number();
+                let failed = SignalFailed { generation, path: &path, message: &message };
+                event::line(&self.output, SystemTime::now(), "signal_failed", &failed, || {
+                    format!("generation {generation} {}: {message}", crate::error::safe(&path))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        self.args.once && self.is_loaded
+    }
+
+    async fn command_ends(&mut self) -> Result<(), exec::Failed> {
+        match &mut self.exec {
+            Some(exec) => exec.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn command_ended(&self, result: Result<(), exec::Failed>) -> anyhow::Result<()> {
+        match result {
+            Ok(()) => Ok(()),
+            Err(failed) => {
+                event::line(&self.output, SystemTime::now(), "exec_failed", &failed, || failed.to_string())
+            }
+        }
+    }
+
+    async fn finish(&mut self) -> anyhow::Result<()> {
+        while self.exec.as_ref().is_some_and(Exec::is_at_work) {
+            let result = self.command_ends().await;
+            self.command_ended(result)?;
+        }
+        Ok(())
+    }
+}

@@ -1,5 +1,4 @@
-//! Load TLS certificates, keys and CRLs from files, and detect when they change.
-#![doc = ""]
+#![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod clock;
@@ -20,7 +19,6 @@ pub mod source;
 pub mod text;
 #[cfg(feature = "notify")]
 pub mod watch;
-
 
 pub use driver::Driver;
 pub use error::{Error, Reason};

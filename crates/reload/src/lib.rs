@@ -1,5 +1,4 @@
-//! The engine that keeps TLS material current.
-#![doc = ""]
+#![doc = include_str!("../README.md")]
 
 mod derived;
 mod event;

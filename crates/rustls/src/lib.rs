@@ -1,5 +1,4 @@
-//! The rustls glue: the TLS gate, and a generation made into fresh rustls configs.
-#![doc = ""]
+#![doc = include_str!("../README.md")]
 
 mod client;
 mod crypto;

@@ -1,4 +1,5 @@
 //! What `Files` adds to its detector: how the first content arrived, and directories that gain or lose files.
+#![allow(clippy::unwrap_used, reason = "only tests live here")]
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,5 @@
 //! What is read from files, and the one line that is said when it cannot be: every kind of content and of path.
+#![allow(clippy::unwrap_used, reason = "only tests live here")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

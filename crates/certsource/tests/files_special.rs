@@ -1,5 +1,6 @@
 //! Files that are no plain files: FIFOs, sockets, devices, `/proc`, names whose file is gone.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "only tests live here")]
 
 use std::fs;
 use std::io::{Read, Write};

@@ -2,6 +2,7 @@
 //! together on disk at one moment, or is refused.
 //!
 //! A file system in between runs the writer's next step before a chosen call: every place for every writer is tried.
+#![allow(clippy::unwrap_used, reason = "only tests live here")]
 
 use std::ffi::OsString;
 use std::fmt;

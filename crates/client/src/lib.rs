@@ -1,1 +1,29 @@
-//! A reqwest client that follows certificate rotation: no restart, no failed request, nothing withdrawn stays trusted.
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod asked;
+mod body;
+mod builder;
+mod client;
+mod connector;
+mod factory;
+mod lane;
+mod proxy;
+mod redirect;
+mod request;
+mod send;
+
+pub use builder::Builder;
+pub use certsource::machine::Policy;
+pub use certsource::source::{Detector, Source};
+pub use certsource::{Certificate, Error, Files, Material, Reason, Role, detect, push};
+pub use certsource_reload::{
+    self, Event, EventKind, Events, Failure, Generation, Hub, Lagged, Reload, Reloader, Status,
+};
+pub use certsource_rustls::{self, rustls};
+pub use client::{Client, WeakClient};
+pub use factory::Retire;
+pub use proxy::Proxy;
+pub use redirect::Redirects;
+pub use request::RequestBuilder;
+pub use reqwest::{self, Response};

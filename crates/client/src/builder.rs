@@ -1,0 +1,457 @@
+//! [`Builder`]: what a client loads, how it follows it, and how it talks.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use certsource::machine::{Candidate, Policy};
+use certsource::source::Detector;
+use certsource::{Error, Files, Material, Reason, Source};
+use certsource_reload::{Event, Failure, Hub, Reload, Reloader};
+use certsource_rustls::{ClientTls, TlsGate};
+use http::HeaderMap;
+use rustls::SupportedProtocolVersion;
+use rustls::crypto::CryptoProvider;
+
+use crate::client::Client;
+use crate::factory::{Factory, Proxies, Retire};
+use crate::lane::Lanes;
+use crate::proxy::Proxy;
+use crate::redirect::Redirects;
+
+type Step = Box<dyn FnOnce(certsource_reload::Builder) -> certsource_reload::Builder + Send>;
+type Judge =
+    Box<dyn Fn(&Material, Option<&Material>) -> Result<(), Box<dyn StdError + Send + Sync>> + Send + Sync>;
+
+/// Builds a [`Client`].
+///
+/// # Defaults
+/// * roots: none. Name a CA bundle; the system's roots are never used
+/// * look for changes: every 10 s ± 10 %, by time stamps ([`detect::Mtime`](certsource::detect::Mtime))
+/// * a first load that fails is an error at once
+/// * what rustls would not accept is never published ([`TlsGate`]); more checks by [`Builder::validate`]
+/// * crypto: of this crate's features `ring`, `aws-lc-rs`, in this order; the process's default is not looked at
+/// * versions of TLS: 1.3 and 1.2
+/// * HTTP: 2 and 1.1, as the server chooses
+/// * redirects: at most ten; proxies: as in reqwest, from the environment; timeouts: none, as in reqwest
+/// * a new generation is used strictly: see [`Retire::Strict`]
+#[must_use]
+pub struct Builder {
+    what: What,
+    detector: Option<Box<dyn FnOnce(Files) -> Files + Send>>,
+    policy: Policy,
+    steps: Vec<Step>,
+    validate: Vec<Judge>,
+    provider: Option<Arc<CryptoProvider>>,
+    versions: Option<Vec<&'static SupportedProtocolVersion>>,
+    factory: Unfinished,
+    /// The first mistake; told by `build`.
+    mistake: Option<Error>,
+}
+
+/// What is loaded.
+enum What {
+    Nothing,
+    Files(Files),
+    Source(Box<dyn Source>),
+}
+
+/// The parts of a [`Factory`] that are known before `build`.
+struct Unfinished {
+    http1_only: bool,
+    customize: Vec<Box<dyn Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync>>,
+    proxies: Proxies,
+    identity_to_proxy: bool,
+    redirects: Redirects,
+    retire: Retire,
+    timeout: Option<Duration>,
+    referer: bool,
+    default_headers: HeaderMap,
+    #[cfg(feature = "cookies")]
+    cookie_jar: Option<Arc<dyn reqwest::cookie::CookieStore>>,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            what: What::Nothing,
+            detector: None,
+            policy: Policy::default(),
+            steps: Vec::new(),
+            validate: Vec::new(),
+            provider: None,
+            versions: None,
+            factory: Unfinished {
+                http1_only: false,
+                customize: Vec::new(),
+                proxies: Proxies::System,
+                identity_to_proxy: false,
+                redirects: Redirects::default(),
+                retire: Retire::default(),
+                timeout: None,
+                referer: true,
+                default_headers: HeaderMap::new(),
+                #[cfg(feature = "cookies")]
+                cookie_jar: None,
+            },
+            mistake: None,
+        }
+    }
+
+    /// Trusts the certificates of this file, or of every file of this directory, and no others: they replace the
+    /// roots. Call it again for more files of the same bundle.
+    pub fn root_certificate(self, path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        self.with_files(|files| match files {
+            Some(files) => files.and_trust(path),
+            None => Files::trust(path),
+        })
+    }
+
+    /// Shows this certificate chain (the leaf first), with its private key, to servers that ask for one.
+    pub fn identity(self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        let (certificate, key) = (certificate.into(), key.into());
+        self.with_files(|files| match files {
+            Some(files) => files.with_identity(certificate, key),
+            None => Files::identity(certificate, key),
+        })
+    }
+
+    /// As [`Builder::identity`], with chain and key in one file.
+    pub fn identity_file(self, path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        self.with_files(|files| match files {
+            Some(files) => files.with_combined(path),
+            None => Files::combined(path),
+        })
+    }
+
+    /// Refuses what the revocation lists of this file revoke. Call it again for more files.
+    ///
+    /// With a list, every certificate of a server's chain needs one of its issuer that has not expired: what cannot
+    /// be checked is refused.
+    pub fn crl(self, path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        self.with_files(|files| match files {
+            Some(files) => files.with_crl(path),
+            None => Files::crl(path),
+        })
+    }
+
+    /// Loads these files. Paths named later are added to them.
+    pub fn files(mut self, files: Files) -> Self {
+        match self.what {
+            What::Nothing => self.what = What::Files(files),
+            _ => self.mistake("Builder::files must come before other files are named, and once"),
+        }
+        self
+    }
+
+    /// Loads this source instead of files: a [`push`](certsource::push) source, or one of your own.
+    pub fn source(mut self, source: impl Source + 'static) -> Self {
+        match self.what {
+            What::Nothing => self.what = What::Source(Box::new(source)),
+            _ => self.mistake("a client has either files or one source"),
+        }
+        self
+    }
+
+    /// Looks for changes of the files with this detector.
+    pub fn detect(mut self, detector: impl Detector + 'static) -> Self {
+        self.detector = Some(Box::new(move |files| files.detect(detector)));
+        self
+    }
+
+    /// Looks for changes this often. A change is seen that much later at the most, plus 10 %.
+    pub fn reload_every(mut self, interval: Duration) -> Self {
+        if interval.is_zero() {
+            self.mistake("Builder::reload_every needs a time above zero");
+        }
+        self.policy.interval = interval;
+        self
+    }
+
+    /// All of the patience settings at once, the interval of [`Builder::reload_every`] among them.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Follows the source on the threads of this hub.
+    pub fn hub(self, hub: Hub) -> Self {
+        self.step(|builder| builder.hub(hub))
+    }
+
+    /// Waits so long for a first load that works, instead of failing at once.
+    pub fn wait_for_initial(self, timeout: Duration) -> Self {
+        self.step(move |builder| builder.wait_for_initial(timeout))
+    }
+
+    /// Asks this before a generation is published, with the candidate and what is served now (`None` at first). It
+    /// runs on a thread of the hub and may block.
+    ///
+    /// It can not hold back a pure withdrawal: then its refusal is told, and the generation is published.
+    pub fn validate<E>(
+        mut self,
+        judge: impl Fn(&Material, Option<&Material>) -> Result<(), E> + Send + Sync + 'static,
+    ) -> Self
+    where
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        self.validate.push(Box::new(move |candidate, current| judge(candidate, current).map_err(Into::into)));
+        self
+    }
+
+    /// Calls this after each reload, and after the first load.
+    ///
+    /// Hooks run after publishing, one at a time, in order, on a thread of the hub. One that panics or is slow holds
+    /// back other hooks of this client only. To use the client in a hook, capture a [`WeakClient`](crate::WeakClient).
+    pub fn on_reload(self, hook: impl Fn(&Reload) + Send + Sync + 'static) -> Self {
+        self.step(|builder| builder.on_reload(hook))
+    }
+
+    /// Calls this when the source could not be loaded, or when what was loaded was refused. Failures then no longer
+    /// go to `tracing`. See [`Builder::on_reload`].
+    pub fn on_failure(self, hook: impl Fn(&Failure) + Send + Sync + 'static) -> Self {
+        self.step(|builder| builder.on_failure(hook))
+    }
+
+    /// Calls this for every event. See [`Builder::on_reload`].
+    pub fn on_event(self, hook: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.step(|builder| builder.on_event(hook))
+    }
+
+    /// Uses this crypto provider. Nothing is installed for the process.
+    pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
+        self.provider = Some(provider);
+        self
+    }
+
+    /// Speaks these versions of TLS only.
+    pub fn tls_versions(mut self, versions: &[&'static SupportedProtocolVersion]) -> Self {
+        self.versions = Some(versions.to_vec());
+        self
+    }
+
+    /// Speaks HTTP/1.1 only.
+    pub fn http1_only(mut self) -> Self {
+        self.factory.http1_only = true;
+        self
+    }
+
+    /// Your own options of reqwest. Called once for each generation; several are called in order.
+    ///
+    /// What must hold is set afterwards: the TLS config, redirects, and reqwest's own retries, which are off: they
+    /// would use old connections (what an HTTP/2 server refused unread is sent again by us). What would be ignored
+    /// is an error: proxies, a redirect policy, versions of TLS, and everything `danger`. Only these are ignored in
+    /// silence: reqwest's `identity`, root certificates and CRLs, and a `retry` policy.
+    ///
+    /// For state that outlives a generation, make it outside and clone an `Arc` into the closure: a DNS resolver
+    /// that caches, a cookie jar (`cookie_store(true)` would begin with an empty jar after every rotation).
+    pub fn reqwest(
+        mut self,
+        customize: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync + 'static,
+    ) -> Self {
+        self.factory.customize.push(Box::new(customize));
+        self
+    }
+
+    /// A timeout from the start of a request to the end of its response, over all attempts and redirects.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.factory.timeout = Some(timeout);
+        self
+    }
+
+    /// Adds these headers to every request that does not set them. The sensitive ones do not go along when a
+    /// redirect leads to another origin.
+    pub fn default_headers(mut self, headers: HeaderMap) -> Self {
+        for (name, value) in &headers {
+            self.factory.default_headers.insert(name, value.clone());
+        }
+        self
+    }
+
+    /// Whether redirects carry a `Referer`. On by default.
+    pub fn referer(mut self, referer: bool) -> Self {
+        self.factory.referer = referer;
+        self
+    }
+
+    /// How redirects are followed. Each hop is an attempt of its own, on the newest generation.
+    pub fn redirect(mut self, redirects: Redirects) -> Self {
+        self.factory.redirects = redirects;
+        self
+    }
+
+    /// Uses this proxy; call it again for more. The environment's proxies are then not used.
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        match &mut self.factory.proxies {
+            Proxies::These(proxies) => proxies.push(proxy),
+            system @ Proxies::System => *system = Proxies::These(vec![proxy]),
+        }
+        self
+    }
+
+    /// Uses no proxy, also none of the environment.
+    pub fn no_proxy(mut self) -> Self {
+        self.factory.proxies = Proxies::These(Vec::new());
+        self
+    }
+
+    /// Whether an `https://` proxy may ask for the client certificate. Off by default: then a client with an
+    /// identity and such a proxy is not built.
+    pub fn identity_to_proxy(mut self, allowed: bool) -> Self {
+        self.factory.identity_to_proxy = allowed;
+        self
+    }
+
+    /// What becomes of requests that began before a new generation was published.
+    pub fn retire(mut self, retire: Retire) -> Self {
+        self.factory.retire = retire;
+        self
+    }
+
+    /// Keeps cookies in this jar, over all generations.
+    #[cfg(feature = "cookies")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "cookies")))]
+    pub fn cookie_jar(mut self, jar: Arc<impl reqwest::cookie::CookieStore + 'static>) -> Self {
+        self.factory.cookie_jar = Some(jar);
+        self
+    }
+
+    /// Loads everything and builds the client. No runtime thread is blocked, and the runtime need not outlive this.
+    ///
+    /// # Errors
+    /// Why the first load failed, or what the options contradict.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the attempt and leaves nothing behind.
+    pub async fn build(self) -> Result<Client, Error> {
+        let (builder, factory) = self.prepare()?;
+        Self::finish(builder.start_async().await?, factory)
+    }
+
+    /// [`Builder::build`] for threads without a runtime: blocks this thread until the first load.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn build_blocking(self) -> Result<Client, Error> {
+        let (builder, factory) = self.prepare()?;
+        Self::finish(builder.start()?, factory)
+    }
+
+    fn prepare(self) -> Result<(certsource_reload::Builder, Factory), Error> {
+        let Self { what, detector, policy, steps, validate, provider, versions, factory, mistake } = self;
+        if let Some(mistake) = mistake {
+            return Err(mistake);
+        }
+        let source: Box<dyn Source> = match (what, detector) {
+            (What::Files(files), Some(detect)) => Box::new(detect(files)),
+            (What::Files(files), None) => Box::new(files),
+            (What::Source(source), None) => source,
+            (What::Source(_), Some(_)) => {
+                return Err(wrong("Builder::detect is for files; a source detects by itself"));
+            }
+            (What::Nothing, _) => {
+                return Err(Error::new(
+                    Reason::Empty,
+                    "nothing to load: name a CA bundle by Builder::root_certificate, or files by Builder::files",
+                ));
+            }
+        };
+        let mut tls = match provider {
+            Some(provider) => ClientTls::with_provider(provider),
+            None => ClientTls::new()?,
+        };
+        if let Some(versions) = versions {
+            tls = tls.versions(&versions);
+        }
+        let mut builder =
+            Reloader::builder(source).policy(policy).gate(TlsGate::with_provider(Arc::clone(tls.provider())));
+        for judge in validate {
+            builder = builder.gate(move |candidate: &Candidate| {
+                judge(&candidate.material, candidate.current.as_deref()).map_err(|error| {
+                    Error::new(Reason::Rejected, format!("the application refused it: {error}"))
+                })
+            });
+        }
+        builder = steps.into_iter().fold(builder, |builder, step| step(builder));
+        Ok((builder, factory.with(tls)))
+    }
+
+    fn finish(reloader: Reloader, factory: Factory) -> Result<Client, Error> {
+        let drafts = factory.drafts(&reloader.current())?;
+        let (factory, lanes) = (Arc::new(factory), Arc::new(Lanes::default()));
+        let derived = reloader.derive({
+            let (factory, lanes) = (Arc::clone(&factory), Arc::clone(&lanes));
+            move |generation| factory.lane(generation, &lanes)
+        })?;
+        Ok(Client::new(derived, factory, lanes, drafts))
+    }
+
+    fn step(
+        mut self,
+        step: impl FnOnce(certsource_reload::Builder) -> certsource_reload::Builder + Send + 'static,
+    ) -> Self {
+        self.steps.push(Box::new(step));
+        self
+    }
+
+    fn with_files(mut self, change: impl FnOnce(Option<Files>) -> Files) -> Self {
+        match std::mem::replace(&mut self.what, What::Nothing) {
+            What::Nothing => self.what = What::Files(change(None)),
+            What::Files(files) => self.what = What::Files(change(Some(files))),
+            source @ What::Source(_) => {
+                self.what = source;
+                self.mistake("a client has either files or one source");
+            }
+        }
+        self
+    }
+
+    fn mistake(&mut self, what: &str) {
+        self.mistake.get_or_insert_with(|| wrong(what));
+    }
+}
+
+fn wrong(what: &str) -> Error {
+    Error::new(Reason::Unsupported, what)
+}
+
+impl Unfinished {
+    fn with(self, tls: ClientTls) -> Factory {
+        let customize = self.customize;
+        Factory {
+            tls,
+            http1_only: self.http1_only,
+            customize: Box::new(move |builder| {
+                customize.iter().fold(builder, |builder, option| option(builder))
+            }),
+            proxies: self.proxies,
+            identity_to_proxy: self.identity_to_proxy,
+            redirects: self.redirects,
+            retire: self.retire,
+            timeout: self.timeout,
+            referer: self.referer,
+            default_headers: self.default_headers,
+            #[cfg(feature = "cookies")]
+            cookie_jar: self.cookie_jar,
+        }
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origin = match &self.what {
+            What::Nothing => None,
+            What::Files(files) => Some(files.origin()),
+            What::Source(source) => Some(source.origin()),
+        };
+        f.debug_struct("Builder")
+            .field("origin", &origin)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,228 @@
+//! [`Client`]: sends requests with the certificates that are current.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use certsource::{Certificate, Error, Role};
+use certsource_reload::{Derived, Events, Generation, Reloader, Status};
+use http::Method;
+use reqwest::{IntoUrl, Request, Response};
+use tower_service::Service;
+
+use crate::builder::Builder;
+use crate::factory::Factory;
+use crate::lane::{Lane, Lanes};
+use crate::request::RequestBuilder;
+use crate::send;
+
+/// An HTTP client that follows certificate rotation.
+///
+/// Cheap to clone; clones share everything, and all of them follow. When the last one is gone, so is the work in the
+/// background.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+/// What clones share.
+pub(crate) struct Inner {
+    pub(crate) derived: Derived<Lane>,
+    pub(crate) factory: Arc<Factory>,
+    lanes: Arc<Lanes>,
+    drafts: reqwest::Client,
+}
+
+impl Client {
+    /// Begins to build a client.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    pub(crate) fn new(
+        derived: Derived<Lane>,
+        factory: Arc<Factory>,
+        lanes: Arc<Lanes>,
+        drafts: reqwest::Client,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { derived, factory, lanes, drafts }) }
+    }
+
+    /// Begins a `GET` request.
+    pub fn get(&self, url: impl IntoUrl) -> RequestBuilder {
+        self.request(Method::GET, url)
+    }
+
+    /// Begins a `POST` request.
+    pub fn post(&self, url: impl IntoUrl) -> RequestBuilder {
+        self.request(Method::POST, url)
+    }
+
+    /// Begins a `PUT` request.
+    pub fn put(&self, url: impl IntoUrl) -> RequestBuilder {
+        self.request(Method::PUT, url)
+    }
+
+    /// Begins a `PATCH` request.
+    pub fn patch(&self, url: impl IntoUrl) -> RequestBuilder {
+        self.request(Method::PATCH, url)
+    }
+
+    /// Begins a `DELETE` request.
+    pub fn delete(&self, url: impl IntoUrl) -> RequestBuilder {
+        self.request(Method::DELETE, url)
+    }
+
+    /// Begins a `HEAD` request.
+    pub fn head(&self, url: impl IntoUrl) -> RequestBuilder {
+        self.request(Method::HEAD, url)
+    }
+
+    /// Begins a request. A wrong `url` is told when it is sent.
+    pub fn request(&self, method: Method, url: impl IntoUrl) -> RequestBuilder {
+        RequestBuilder::new(self.clone(), self.inner.drafts.request(method, url))
+    }
+
+    /// Sends a request. It may have been built at any time: it uses the certificates that are current now.
+    ///
+    /// # Errors
+    /// As reqwest's `execute`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the request up. The server may have seen it.
+    pub fn execute(
+        &self,
+        request: Request,
+    ) -> impl Future<Output = Result<Response, reqwest::Error>> + Send + 'static {
+        send::send(Arc::clone(&self.inner), request)
+    }
+
+    /// The certificates that are in use now, each with its role. [`Certificate::inspection`] has the details.
+    pub fn certificates(&self) -> Vec<(Role, Certificate)> {
+        let generation = self.generation();
+        generation.material().certificates().map(|(role, certificate)| (role, certificate.clone())).collect()
+    }
+
+    /// The end of validity that comes first: of the identity, or of a trust anchor when there is no identity.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        let generation = self.generation();
+        let material = generation.material();
+        material.identity_not_after().or_else(|| material.earliest_not_after())
+    }
+
+    /// The state at one glance.
+    pub fn status(&self) -> Status {
+        self.reloader().status()
+    }
+
+    /// The generation that requests use now. Never blocks; some nanoseconds.
+    pub fn generation(&self) -> Arc<Generation> {
+        Arc::clone(self.inner.derived.load().generation())
+    }
+
+    /// Reads the source now, whatever its detector says, and returns the generation that matches it.
+    ///
+    /// When it returns, every request uses that generation. What a connection of an older one has taken finishes;
+    /// nothing more is given to it. (Not so with [`Retire::Lazy`](crate::Retire::Lazy).)
+    ///
+    /// # Errors
+    /// Why the source could not be followed. The last good generation stays in use.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing; the read goes on.
+    pub async fn reload(&self) -> Result<Arc<Generation>, Error> {
+        let generation = self.reloader().reload().await?;
+        if self.inner.factory.retire == crate::Retire::Strict {
+            self.inner.lanes.drain_before(generation.number()).await;
+        }
+        Ok(generation)
+    }
+
+    /// The reloader that this client follows: for more values of the same source, to wait for generations, or to
+    /// [`derive`](Reloader::derive) what reqwest is not for.
+    pub fn reloader(&self) -> &Reloader {
+        self.inner.derived.reloader()
+    }
+
+    /// The events from now on.
+    pub fn subscribe(&self) -> Events {
+        self.reloader().subscribe()
+    }
+
+    /// A plain [`reqwest::Client`] with the certificates of this moment: for code that wants that type.
+    ///
+    /// It keeps the options of this client and loses all that follows: it is never replaced, so withdrawn
+    /// certificates stay in use, and an identity ends when it expires.
+    ///
+    /// # Errors
+    /// When reqwest can not build it.
+    pub fn snapshot(&self) -> Result<reqwest::Client, Error> {
+        self.inner.factory.snapshot(&self.generation())
+    }
+
+    /// A handle that does not keep the client alive: for hooks.
+    pub fn downgrade(&self) -> WeakClient {
+        WeakClient { inner: Arc::downgrade(&self.inner) }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("origin", self.reloader().origin())
+            .field("generation", &self.generation().number())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A handle that does not keep the client alive.
+#[derive(Clone)]
+pub struct WeakClient {
+    inner: Weak<Inner>,
+}
+
+impl WeakClient {
+    /// The client, if it is still in use.
+    pub fn upgrade(&self) -> Option<Client> {
+        self.inner.upgrade().map(|inner| Client { inner })
+    }
+}
+
+impl fmt::Debug for WeakClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakClient")
+    }
+}
+
+type Sending = Pin<Box<dyn Future<Output = Result<Response, reqwest::Error>> + Send>>;
+
+impl Service<Request> for Client {
+    type Response = Response;
+    type Error = reqwest::Error;
+    type Future = Sending;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), reqwest::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Sending {
+        Box::pin(self.execute(request))
+    }
+}
+
+impl Service<Request> for &Client {
+    type Response = Response;
+    type Error = reqwest::Error;
+    type Future = Sending;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), reqwest::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Sending {
+        Box::pin(self.execute(request))
+    }
+}

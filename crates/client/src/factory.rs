@@ -1,0 +1,190 @@
+//! Makes the client of a generation: the user's own reqwest options first, then what must hold.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use certsource::{Error, Reason};
+use certsource_reload::Generation;
+use certsource_rustls::ClientTls;
+use http::HeaderMap;
+use rustls::ClientConfig;
+
+use crate::asked::Asked;
+use crate::connector::{Bounce, Nowhere};
+use crate::lane::{Lane, Lanes, Pulse};
+use crate::proxy::{Proxy, tls_proxy_in_environment};
+use crate::redirect::{self, Redirects};
+
+type Customize = Box<dyn Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync>;
+
+/// What becomes of attempts that began before a new generation was published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Retire {
+    /// A request that no connection has taken yet moves to the new generation, and so does each redirect hop. What a
+    /// connection has taken finishes.
+    #[default]
+    Strict,
+    /// A request stays on the generation that it began with, with its redirect hops. Requests that begin later use
+    /// the new one.
+    Lazy,
+}
+
+/// What proxies are used.
+#[derive(Debug)]
+pub(crate) enum Proxies {
+    /// What the environment and the system name, as in reqwest.
+    System,
+    /// These, or none.
+    These(Vec<Proxy>),
+}
+
+/// Everything about clients that does not change with a generation.
+pub(crate) struct Factory {
+    pub(crate) tls: ClientTls,
+    pub(crate) http1_only: bool,
+    pub(crate) customize: Customize,
+    pub(crate) proxies: Proxies,
+    pub(crate) identity_to_proxy: bool,
+    pub(crate) redirects: Redirects,
+    pub(crate) retire: Retire,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) referer: bool,
+    pub(crate) default_headers: HeaderMap,
+    #[cfg(feature = "cookies")]
+    pub(crate) cookie_jar: Option<Arc<dyn reqwest::cookie::CookieStore>>,
+}
+
+impl Factory {
+    /// The lane of a generation.
+    ///
+    /// # Errors
+    /// When rustls or reqwest do not accept what is asked of them.
+    pub(crate) fn lane(&self, generation: &Arc<Generation>, lanes: &Lanes) -> Result<Lane, Error> {
+        let (builder, asked) = self.prepare(generation)?;
+        let mut builder = builder.redirect(redirect::policy()).retry(reqwest::retry::never());
+        if self.retire == Retire::Strict {
+            builder = builder.connector_layer(Bounce::new(generation.retired().clone()));
+        }
+        let client = built(builder)?;
+        let pulse = Arc::new(Pulse::default());
+        lanes.add(generation.number(), &pulse);
+        Ok(Lane {
+            client,
+            pulse,
+            retired: generation.retired().clone(),
+            timeout: asked.timeout,
+            referer: self.referer && asked.referer,
+        })
+    }
+
+    /// A plain client with the certificates of a generation, which follows nothing.
+    pub(crate) fn snapshot(&self, generation: &Arc<Generation>) -> Result<reqwest::Client, Error> {
+        let (mut builder, _) = self.prepare(generation)?;
+        if let Some(timeout) = self.timeout {
+            builder = builder.timeout(timeout);
+        }
+        builder = builder.default_headers(self.default_headers.clone()).referer(self.referer);
+        builder = match self.redirects.limit() {
+            Some(most) => builder.redirect(reqwest::redirect::Policy::limited(most)),
+            None => builder.redirect(reqwest::redirect::Policy::none()),
+        };
+        built(builder)
+    }
+
+    /// A client that drafts requests and can connect nowhere. So a draft holds no generation's pool.
+    pub(crate) fn drafts(&self, generation: &Arc<Generation>) -> Result<reqwest::Client, Error> {
+        let config = self.tls.config(generation.material())?;
+        built(
+            reqwest::Client::builder().tls_backend_preconfigured(config).no_proxy().connector_layer(Nowhere),
+        )
+    }
+
+    fn prepare(&self, generation: &Arc<Generation>) -> Result<(reqwest::ClientBuilder, Asked), Error> {
+        let mut builder = (self.customize)(reqwest::Client::builder());
+        let asked = Asked::of(&builder);
+        asked.check()?;
+        if let (Some(name), true) = (asked.sensitive_header, self.redirects.are_followed()) {
+            return Err(Error::new(
+                Reason::Unsupported,
+                format!(
+                    "in Builder::reqwest: the default header `{name}` would go along when a redirect leads to another \
+                     host; set it by Builder::default_headers"
+                ),
+            ));
+        }
+        let has_identity = generation.identity().is_some();
+        builder = match &self.proxies {
+            Proxies::System => {
+                if let (true, false, Some(name)) =
+                    (has_identity, self.identity_to_proxy, tls_proxy_in_environment())
+                {
+                    return Err(shown(&format!("the proxy of the environment variable {name}")));
+                }
+                builder
+            }
+            Proxies::These(proxies) => {
+                if has_identity && !self.identity_to_proxy && proxies.iter().any(Proxy::is_tls) {
+                    return Err(shown("an https:// proxy"));
+                }
+                proxies.iter().fold(builder.no_proxy(), |builder, proxy| builder.proxy(proxy.to_reqwest()))
+            }
+        };
+        #[cfg(feature = "cookies")]
+        if let Some(jar) = &self.cookie_jar {
+            builder = builder.cookie_provider(Arc::clone(jar));
+        }
+        let config = self.config(generation, &asked)?;
+        Ok((builder.tls_backend_preconfigured(config), asked))
+    }
+
+    fn config(&self, generation: &Arc<Generation>, asked: &Asked) -> Result<ClientConfig, Error> {
+        // reqwest leaves ALPN to whoever brings the config.
+        let protocols: &[&[u8]] = if self.http1_only || asked.http1_only {
+            &[b"http/1.1"]
+        } else if asked.http2_only {
+            &[b"h2"]
+        } else if cfg!(feature = "http2") {
+            &[b"h2", b"http/1.1"]
+        } else {
+            &[b"http/1.1"]
+        };
+        let mut config = self.tls.clone().alpn(protocols.iter().copied()).config(generation.material())?;
+        config.enable_sni = asked.sni;
+        if asked.key_log {
+            config.key_log = Arc::new(rustls::KeyLogFile::new());
+        }
+        Ok(config)
+    }
+}
+
+impl fmt::Debug for Factory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Factory")
+            .field("proxies", &self.proxies)
+            .field("redirects", &self.redirects)
+            .field("retire", &self.retire)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+fn shown(to: &str) -> Error {
+    Error::new(
+        Reason::Unsupported,
+        format!(
+            "{to} would be shown the client certificate; allow it by Builder::identity_to_proxy, or set proxies by \
+             Builder::proxy or Builder::no_proxy"
+        ),
+    )
+}
+
+fn built(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, Error> {
+    builder.build().map_err(|error| {
+        let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        Error::new(Reason::Unsupported, format!("reqwest can not build a client with these options: {why}"))
+            .caused_by(error)
+    })
+}

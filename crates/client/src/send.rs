@@ -1,0 +1,249 @@
+//! Sends one request: attempt by attempt, hop by hop, each on the generation that is served then.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Instant;
+
+use certsource_reload::Version;
+use http::header::Entry;
+use reqwest::{Body, Request, Response};
+use tower_service::Service;
+
+use crate::body::{Open, Parcel, Ticket};
+use crate::client::Inner;
+use crate::connector::Superseded;
+use crate::factory::Retire;
+use crate::lane::Lane;
+use crate::redirect::{self, Attempt};
+
+/// As often a request is sent again that an HTTP/2 server refused unread; reqwest's own number.
+const REFUSALS: u32 = 2;
+
+pub(crate) async fn send(client: Arc<Inner>, request: Request) -> Result<Response, reqwest::Error> {
+    let mut course = Course::new(&client, request);
+    loop {
+        match course.attempt(&client).await {
+            Next::Done(result) => return result,
+            Next::Again => {}
+        }
+    }
+}
+
+/// A request on its way.
+struct Course {
+    /// What is sent, but for a streaming body and a `Referer` of ours.
+    request: Request,
+    /// A body that can not be cloned, while it is ours.
+    stream: Option<Body>,
+    is_streaming: bool,
+    /// The URL before the last redirect.
+    from: Option<reqwest::Url>,
+    hops: usize,
+    refusals: u32,
+    deadline: Option<Instant>,
+    has_deadline: bool,
+    started: Instant,
+    /// The lane that a lazy client stays on.
+    lane: Option<Arc<Version<Lane>>>,
+}
+
+enum Next {
+    Done(Result<Response, reqwest::Error>),
+    Again,
+}
+
+impl Course {
+    fn new(client: &Inner, mut request: Request) -> Self {
+        let started = Instant::now();
+        for (name, value) in &client.factory.default_headers {
+            if let Entry::Vacant(entry) = request.headers_mut().entry(name) {
+                entry.insert(value.clone());
+            }
+        }
+        let is_streaming = request.body().is_some_and(|body| body.as_bytes().is_none());
+        let stream = if is_streaming { request.body_mut().take() } else { None };
+        let timeout = request.timeout().copied().or(client.factory.timeout);
+        Self {
+            request,
+            stream,
+            is_streaming,
+            from: None,
+            hops: 0,
+            refusals: 0,
+            deadline: timeout.and_then(|timeout| started.checked_add(timeout)),
+            has_deadline: timeout.is_some(),
+            started,
+            lane: None,
+        }
+    }
+
+    /// Picks the lane of an attempt, and counts the attempt in it.
+    fn enter(&mut self, client: &Inner) -> (Arc<Version<Lane>>, Arc<Ticket>) {
+        loop {
+            let lane = match &self.lane {
+                Some(lane) => Arc::clone(lane),
+                None => client.derived.load(),
+            };
+            // A lane is closed only after a newer one was published: then that one is loaded.
+            if let Some(ticket) = Ticket::take(&lane.pulse) {
+                return (lane, ticket);
+            }
+        }
+    }
+
+    async fn attempt(&mut self, client: &Inner) -> Next {
+        let (lane, ticket) = self.enter(client);
+        let open = Open(ticket);
+        let ticket = &open.0;
+        if client.factory.retire == Retire::Lazy {
+            self.lane = Some(Arc::clone(&lane));
+        }
+        if !self.has_deadline {
+            // A timeout that the user's own closure set: also that one spans all attempts.
+            self.deadline = lane.timeout.and_then(|timeout| self.started.checked_add(timeout));
+            self.has_deadline = self.deadline.is_some();
+        }
+        let is_last = client.factory.redirects.ends_after(self.hops);
+        let request = self.request_for(&lane, ticket, is_last);
+        let result = Attempt::new((&lane.client).call(request), is_last).await;
+        ticket.end();
+        match result {
+            Ok(response) => self.after(client, response),
+            Err(error) => {
+                let is_committed = ticket.is_committed();
+                if self.is_streaming && self.stream.is_none() {
+                    self.stream = ticket.returned_body();
+                }
+                if self.can_go_again(client, &lane, &error, is_committed) {
+                    Next::Again
+                } else {
+                    Next::Done(Err(error))
+                }
+            }
+        }
+    }
+
+    /// The request of one attempt, with a body that tells when a connection takes it.
+    fn request_for(&mut self, lane: &Lane, ticket: &Arc<Ticket>, is_last: bool) -> Request {
+        let mut request = self.request.try_clone().expect("a streaming body was taken out before");
+        if let (Some(from), true) = (&self.from, lane.referer) {
+            let to = request.url().clone();
+            redirect::set_referer(request.headers_mut(), from, &to);
+        }
+        if let Some(deadline) = self.deadline {
+            *request.timeout_mut() = Some(deadline.saturating_duration_since(Instant::now()));
+        }
+        let body = match self.stream.take() {
+            Some(stream) => stream,
+            None => request.body_mut().take().unwrap_or_default(),
+        };
+        // reqwest says "too many redirects" to a 307 only if it could clone the body. So on the last hop it gets the
+        // bare one, and that attempt stays counted until its response is there.
+        let is_bare = is_last && body.as_bytes().is_some_and(|bytes| !bytes.is_empty());
+        *request.body_mut() = Some(if is_bare {
+            ticket.go_blind();
+            body
+        } else {
+            Parcel::wrap(body, ticket)
+        });
+        request
+    }
+
+    /// Whether a failed attempt is made again, on the generation that is served then.
+    fn can_go_again(
+        &mut self,
+        client: &Inner,
+        lane: &Lane,
+        error: &reqwest::Error,
+        is_committed: bool,
+    ) -> bool {
+        let is_overdue = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
+        if is_overdue || (self.is_streaming && self.stream.is_none()) {
+            return false;
+        }
+        if client.factory.retire == Retire::Strict
+            && lane.retired.is_retired()
+            && (!is_committed || is_superseded(error))
+        {
+            // No connection took it, so nobody can have seen it. A waiter of the old pool may be told something else
+            // than `Superseded`; what ended it is the same.
+            return true;
+        }
+        if is_refused_unread(error) && self.refusals < REFUSALS {
+            self.refusals += 1;
+            return true;
+        }
+        false
+    }
+
+    /// Goes on to the next hop, if the response is a redirect that can be followed.
+    fn after(&mut self, client: &Inner, response: Response) -> Next {
+        if !client.factory.redirects.are_followed() {
+            return Next::Done(Ok(response));
+        }
+        let from = self.request.url();
+        let Some(hop) = redirect::hop(self.request.method(), from, response.status(), response.headers())
+        else {
+            return Next::Done(Ok(response));
+        };
+        if hop.keeps_body && self.is_streaming {
+            return Next::Done(Ok(response));
+        }
+        let from = from.clone();
+        redirect::adapt(self.request.headers_mut(), &from, &hop);
+        if !hop.keeps_body {
+            *self.request.body_mut() = None;
+            self.stream = None;
+            self.is_streaming = false;
+        }
+        *self.request.method_mut() = hop.method;
+        *self.request.url_mut() = hop.url;
+        self.from = Some(from);
+        self.hops += 1;
+        self.refusals = 0;
+        Next::Again
+    }
+}
+
+/// Whether an error comes from [`Superseded`].
+fn is_superseded(error: &reqwest::Error) -> bool {
+    find(error, &mut |error| error.is::<Superseded>())
+}
+
+/// Whether an HTTP/2 server said that it did not look at the request (RFC 9113, section 8.7).
+#[cfg(feature = "http2")]
+fn is_refused_unread(error: &reqwest::Error) -> bool {
+    find(error, &mut |error| {
+        error.downcast_ref::<h2::Error>().is_some_and(|error| {
+            let reason = error.reason();
+            error.is_remote()
+                && ((error.is_go_away() && reason == Some(h2::Reason::NO_ERROR))
+                    || (error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM)))
+        })
+    })
+}
+
+#[cfg(not(feature = "http2"))]
+fn is_refused_unread(_: &reqwest::Error) -> bool {
+    false
+}
+
+/// Looks through an error and its causes. `io::Error` hides what it wraps from `source`, so that is looked into too.
+pub(crate) fn find(
+    error: &(dyn StdError + 'static),
+    is_it: &mut dyn FnMut(&(dyn StdError + 'static)) -> bool,
+) -> bool {
+    let mut next = Some(error);
+    // No chain of errors is that long; one that is a ring would be.
+    for _ in 0..64 {
+        let Some(error) = next else { return false };
+        if is_it(error) {
+            return true;
+        }
+        next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
+}

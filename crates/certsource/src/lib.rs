@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod detect;
+mod digest;
 mod driver;
 mod error;
 pub mod files;
@@ -20,13 +21,12 @@ pub mod text;
 #[cfg(feature = "notify")]
 pub mod watch;
 
+pub use digest::{ContentId, Digest, Fingerprint};
 pub use driver::Driver;
 pub use error::{Error, Reason};
 pub use files::Files;
 pub use key::{KeyFormat, PrivateKey};
-pub use material::{
-    Certificate, ContentId, Crl, Diff, Digest, Fingerprint, Identity, Material, Partial, Reading, Role,
-};
+pub use material::{Certificate, Crl, Diff, Identity, Material, Partial, Reading, Role};
 pub use origin::Origin;
 pub use push::{Pusher, push};
 pub use source::{Detector, Source};

@@ -1,6 +1,7 @@
 //! The decision logic, without I/O: observations, verdicts and clocks in; what to do next, and what to tell, out.
 //!
-//! This file holds the words that go in and out; [`Machine`] itself is in `machine/state.rs`. What is not here: any
+//! This file holds the words that go in and out; [`Machine`] itself is in `machine/state.rs`,
+//! what it remembers in `machine/memory.rs`. What is not here: any
 //! access to files, threads or clocks. Every moment is handed in.
 
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::material::{Diff, Material};
 
+mod memory;
 mod state;
 
 pub use state::Machine;

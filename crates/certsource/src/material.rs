@@ -10,96 +10,12 @@ use std::time::SystemTime;
 use pki_types::{CertificateDer, CertificateRevocationListDer};
 use sha2::{Digest as _, Sha256};
 
+use crate::digest::{ContentId, Digest, Fingerprint};
 use crate::error::{Error, Reason};
 use crate::inspect::{self, CrlInspection, Inspection};
 use crate::key::{Match, PrivateKey};
 use crate::origin::Origin;
 use crate::parts::{FoundCertificate, FoundCrl, FoundIdentity, Part, Parts, Warning};
-
-/// The SHA-256 of a certificate's or CRL's DER. Shown as 64 lower-case hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Fingerprint([u8; 32]);
-
-impl Fingerprint {
-    /// The fingerprint of this DER.
-    pub fn of(der: &[u8]) -> Self {
-        Self(Sha256::digest(der).into())
-    }
-
-    /// The 32 bytes.
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hex(f, &self.0)
-    }
-}
-
-impl fmt::Debug for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Fingerprint({self})")
-    }
-}
-
-#[cfg(feature = "serde")]
-impl serde::Serialize for Fingerprint {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// The digest of material: a SHA-256 over its public parts, in an order that does not depend on the file. Shown as
-/// `sha256:` and 64 lower-case hex digits.
-///
-/// Two materials with equal digests have the same anchors (as a set), the same chain (in order, which fixes the
-/// key's public half) and the same CRLs (as a set).
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Digest([u8; 32]);
-
-impl Digest {
-    /// The 32 bytes.
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("sha256:")?;
-        write_hex(f, &self.0)
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Digest({self})")
-    }
-}
-
-#[cfg(feature = "serde")]
-impl serde::Serialize for Digest {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-}
-
-/// Equal exactly when everything that was read is equal, the private key included. It depends on the private key, so
-/// it has no text form and never leaves the process.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct ContentId([u8; 32]);
-
-impl fmt::Debug for ContentId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ContentId(..)")
-    }
-}
 
 /// What a certificate is for in its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -313,7 +229,10 @@ impl Crl {
         };
         if let Some(what) = essentials.unsupported {
             return Err(place(
-                Error::new(Reason::Unsupported, format!("{what} are not supported; use a full CRL of the issuer")),
+                Error::new(
+                    Reason::Unsupported,
+                    format!("{what} are not supported; use a full CRL of the issuer"),
+                ),
                 origin,
                 line,
             ));
@@ -436,7 +355,8 @@ impl Material {
     /// Every certificate with its role: the chain, then the anchors.
     pub fn certificates(&self) -> impl Iterator<Item = (Role, &Certificate)> {
         let chain = self.identity.iter().flat_map(|identity| identity.chain.iter());
-        let chain = chain.enumerate().map(|(at, c)| (if at == 0 { Role::Leaf } else { Role::Intermediate }, c));
+        let chain =
+            chain.enumerate().map(|(at, c)| (if at == 0 { Role::Leaf } else { Role::Intermediate }, c));
         chain.chain(self.trust.iter().flatten().map(|c| (Role::Anchor, c)))
     }
 
@@ -462,7 +382,9 @@ impl Material {
             let there: HashSet<_> = b.certificates().map(|(role, c)| (role, c.fingerprint())).collect();
             let mut seen = HashSet::new();
             a.certificates()
-                .filter(|(role, c)| !there.contains(&(*role, c.fingerprint())) && seen.insert((*role, c.fingerprint())))
+                .filter(|(role, c)| {
+                    !there.contains(&(*role, c.fingerprint())) && seen.insert((*role, c.fingerprint()))
+                })
                 .map(|(role, c)| (role, c.clone()))
                 .collect()
         };
@@ -548,7 +470,10 @@ impl Parts {
             found.into_iter().map(Certificate::parse).collect::<Result<Vec<_>, _>>()
         });
         let crls = assemble_part(crls, |found| {
-            non_empty(&found, "the CRL file holds no revocation list; it never means \"nothing is revoked\"")?;
+            non_empty(
+                &found,
+                "the CRL file holds no revocation list; it never means \"nothing is revoked\"",
+            )?;
             found.into_iter().map(Crl::parse).collect::<Result<Vec<_>, _>>()
         });
         let identity = assemble_part(identity, |found| Identity::assemble(found).map(Arc::new));

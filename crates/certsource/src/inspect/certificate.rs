@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::san::{self, San};
 use super::{name, time, walk, words};
-use crate::material::Fingerprint;
+use crate::digest::Fingerprint;
 
 /// What a certificate says, for people.
 ///

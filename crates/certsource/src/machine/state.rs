@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Now;
 use crate::error::{Error, Reason};
+use crate::machine::memory::{Current, Refusal, Settling, Spread, Step, Trouble, merge};
 use crate::machine::{Candidate, Policy, Publication, Todo, Told, Verdict};
-use crate::material::{ContentId, Material, Partial, Reading};
+use crate::material::{Material, Partial, Reading};
 use crate::origin::Origin;
 use crate::source::{Armed, Arrival, Look};
 
@@ -42,74 +43,6 @@ pub struct Machine {
     armed: Armed,
     told: VecDeque<Told>,
     spread: Spread,
-}
-
-#[derive(Debug)]
-enum Step {
-    /// Wait for this moment, then look.
-    Rest(Instant),
-    /// A look is out; or, with no job out, it is the first one.
-    Looking,
-    /// The look is done: read.
-    ReadNext,
-    Reading,
-    /// Adopted at once if a look after the read says that nothing moved.
-    ConfirmNext(Arc<Material>),
-    Confirming(Arc<Material>),
-    JudgeNext(Arc<Material>),
-    Judging(Candidate),
-}
-
-struct Current {
-    number: u64,
-    material: Arc<Material>,
-    /// What was last read and found equal to the material, or accepted as such.
-    content: ContentId,
-    expiry_told: bool,
-}
-
-/// Content that has been read and must be read again, unchanged.
-struct Settling {
-    /// `None` after a read that failed: what comes next is read twice again.
-    content: Option<ContentId>,
-    /// The end of the first read of this content.
-    since: Instant,
-    /// When the source began to move.
-    began: Instant,
-}
-
-/// Reads that fail.
-struct Trouble {
-    error: Error,
-    since: Instant,
-    pause: Duration,
-    pending_told: bool,
-    failure_told: Option<Reason>,
-    /// The reads are fine; it is a gate or a rule that says no.
-    refused: bool,
-    /// A trust that only loses, held back by the broken identity, and since when it stands.
-    withdrawal: Option<(ContentId, Instant)>,
-}
-
-impl Trouble {
-    fn new(now: Now, error: &Error, pause: Duration) -> Self {
-        Self {
-            error: error.clone(),
-            since: now.mono,
-            pause,
-            pending_told: false,
-            failure_told: None,
-            refused: false,
-            withdrawal: None,
-        }
-    }
-}
-
-/// What a gate or a validity rule refused; not asked again until it changes, time comes, or someone demands it.
-struct Refusal {
-    content: ContentId,
-    error: Error,
-    until: Option<Instant>,
 }
 
 impl Machine {
@@ -225,11 +158,14 @@ impl Machine {
     /// Reports what the gates said of the candidate.
     pub fn judged(&mut self, now: Now, verdict: Verdict) {
         self.out_since = None;
-        let Step::Judging(candidate) = std::mem::replace(&mut self.step, Step::Rest(now.mono)) else { return };
+        let Step::Judging(candidate) = std::mem::replace(&mut self.step, Step::Rest(now.mono)) else {
+            return;
+        };
         match verdict {
             Verdict::Accept => self.accept(now, &candidate),
             Verdict::Refuse(error) | Verdict::AskAgain { error, .. } if !candidate.can_be_refused => {
-                self.told.push_back(Told::Degraded(format!("published although a check refused it: {error}")));
+                self.told
+                    .push_back(Told::Degraded(format!("published although a check refused it: {error}")));
                 self.accept(now, &candidate);
             }
             Verdict::Refuse(error) if error.reason() == Reason::KeyMismatch => self.fail(now, error, None),
@@ -341,13 +277,18 @@ impl Machine {
                     return;
                 }
             }
-            _ => self.settling = Some(Settling { content: Some(content), since: now.mono, began: moved_since }),
+            _ => {
+                self.settling = Some(Settling { content: Some(content), since: now.mono, began: moved_since })
+            }
         }
         if now.mono.saturating_duration_since(moved_since) >= self.policy.unstable_after.max(need * 4) {
             self.note_failure(
                 now,
-                Error::new(Reason::Unstable, "the content keeps changing; the last good generation stays until it stands still")
-                    .of(self.origin.clone()),
+                Error::new(
+                    Reason::Unstable,
+                    "the content keeps changing; the last good generation stays until it stands still",
+                )
+                .of(self.origin.clone()),
             );
         }
         self.must_read = true;
@@ -414,7 +355,8 @@ impl Machine {
                 } else {
                     continue;
                 };
-                self.told.push_back(Told::Degraded(format!("{}: the certificate {what}", certificate.origin())));
+                self.told
+                    .push_back(Told::Degraded(format!("{}: the certificate {what}", certificate.origin())));
             }
         }
         let (number, diff) = match &self.current {
@@ -433,12 +375,20 @@ impl Machine {
             material: Arc::clone(&material),
             expiry_told: false,
         });
-        self.told.push_back(Told::Published(Publication { number, material, diff, degraded, ticket: self.covering }));
+        self.told.push_back(Told::Published(Publication {
+            number,
+            material,
+            diff,
+            degraded,
+            ticket: self.covering,
+        }));
     }
 
     /// The rules of time and of revocation that need no TLS library.
     fn check_policy(&self, now: Now, candidate: &Candidate) -> Result<(), (Error, Option<Instant>)> {
-        let Some(current) = candidate.current.as_deref().filter(|_| candidate.can_be_refused) else { return Ok(()) };
+        let Some(current) = candidate.current.as_deref().filter(|_| candidate.can_be_refused) else {
+            return Ok(());
+        };
         for crl in candidate.material.crls().into_iter().flatten() {
             if current.crls().into_iter().flatten().any(|known| crl.is_older_than(known)) {
                 let error = Error::new(
@@ -448,7 +398,9 @@ impl Machine {
                 return Err((error.of(crl.origin().clone()), None));
             }
         }
-        let (Some(new), Some(old)) = (candidate.material.identity(), current.identity()) else { return Ok(()) };
+        let (Some(new), Some(old)) = (candidate.material.identity(), current.identity()) else {
+            return Ok(());
+        };
         let old_is_good = old.chain().iter().all(|c| c.not_before() <= now.wall && now.wall <= c.not_after());
         if !old_is_good {
             return Ok(());
@@ -497,7 +449,8 @@ impl Machine {
         }
         let is_pair = error.reason() == Reason::KeyMismatch;
         let trouble = self.trouble.take().filter(|trouble| !trouble.refused);
-        let trouble = self.trouble.insert(trouble.unwrap_or_else(|| Trouble::new(now, &error, self.policy.backoff)));
+        let trouble =
+            self.trouble.insert(trouble.unwrap_or_else(|| Trouble::new(now, &error, self.policy.backoff)));
         trouble.error = error.clone();
         let lasted = now.mono.saturating_duration_since(trouble.since);
         let patience = if is_pair { self.policy.pair_grace } else { self.policy.settle };
@@ -628,35 +581,5 @@ impl fmt::Debug for Machine {
             .field("generation", &self.current.as_ref().map(|current| current.number))
             .field("trouble", &self.trouble.as_ref().map(|trouble| &trouble.error))
             .finish_non_exhaustive()
-    }
-}
-
-/// The least certain of two arrivals decides. A swap replaces everything that came before it.
-fn merge(before: Option<Arrival>, new: Arrival) -> Arrival {
-    match (before, new) {
-        (None, new) | (_, new @ Arrival::Swapped) => new,
-        (Some(Arrival::Renamed), Arrival::Renamed) => Arrival::Renamed,
-        (Some(Arrival::Closed | Arrival::Renamed), Arrival::Closed) => Arrival::Closed,
-        _ => Arrival::Unknown,
-    }
-}
-
-/// Spreads intervals, so that the sources of a process, and the pods of a fleet, do not all look at once. No secret
-/// and no safety depends on it.
-struct Spread(u64);
-
-impl Spread {
-    fn new(origin: &Origin) -> Self {
-        use std::hash::{BuildHasher, RandomState};
-        Self(RandomState::new().hash_one(origin) | 1)
-    }
-
-    fn around(&mut self, interval: Duration, share: f64) -> Duration {
-        // xorshift64: enough for spreading.
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        let unit = (self.0 >> 11) as f64 / (1_u64 << 53) as f64;
-        interval.mul_f64(1.0 + share.clamp(0.0, 0.5) * (2.0 * unit - 1.0))
     }
 }

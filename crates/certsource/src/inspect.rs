@@ -11,6 +11,8 @@ mod crl;
 pub(crate) mod der;
 mod name;
 mod san;
+#[cfg(test)]
+mod tests;
 mod time;
 mod walk;
 mod words;

@@ -101,3 +101,39 @@ pub(crate) fn magnitude(integer: &[u8]) -> &[u8] {
     let zeros = integer.iter().take_while(|&&octet| octet == 0).count();
     &integer[zeros..]
 }
+
+/// Writes DER, for tests of what no library mints.
+#[cfg(test)]
+pub(crate) mod write {
+    pub(crate) fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+        let content = parts.concat();
+        let mut der = vec![tag];
+        match u8::try_from(content.len()) {
+            Ok(short @ 0..=0x7f) => der.push(short),
+            Ok(long) => der.extend([0x81, long]),
+            Err(_) => {
+                der.push(0x82);
+                der.extend(u16::try_from(content.len()).unwrap().to_be_bytes());
+            }
+        }
+        der.extend(content);
+        der
+    }
+
+    pub(crate) fn seq(parts: &[&[u8]]) -> Vec<u8> {
+        tlv(super::SEQUENCE, parts)
+    }
+
+    pub(crate) fn int(content: &[u8]) -> Vec<u8> {
+        tlv(super::INTEGER, &[content])
+    }
+
+    pub(crate) fn object(oid: &[u8]) -> Vec<u8> {
+        tlv(super::OID, &[oid])
+    }
+
+    /// A BIT STRING of whole octets.
+    pub(crate) fn bits(content: &[u8]) -> Vec<u8> {
+        tlv(super::BIT_STRING, &[&[0], content])
+    }
+}

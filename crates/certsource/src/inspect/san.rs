@@ -11,8 +11,8 @@ use crate::text::Escaped;
 
 /// One subject alternative name.
 ///
-/// The strings are as the certificate holds them: hostile text. Shown with its type, and escaped: `dns:localhost`,
-/// `ip:127.0.0.1`, `email:a@example.com`, `uri:spiffe://example.org/a`.
+/// The strings are as the certificate holds them: hostile text, but for [`San::Other`]. Shown with its type, and
+/// escaped: `dns:localhost`, `ip:127.0.0.1`, `email:a@example.com`, `uri:spiffe://example.org/a`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum San {
@@ -24,8 +24,8 @@ pub enum San {
     Email(String),
     /// A URI, such as a SPIFFE ID.
     Uri(String),
-    /// Any other, with its type: `dir:CN=a`, `rid:1.2.3`, `other:1.2.3`. A name of the types above that cannot be
-    /// read is here too, with `#` and hex.
+    /// Any other, as it is shown, with its type: `dir:CN=a` (see [`super::Inspection::subject`]), `rid:1.2.3`,
+    /// `other:1.2.3`. A name of the types above that cannot be read is here too, with `#` and hex.
     Other(String),
 }
 
@@ -36,7 +36,8 @@ impl fmt::Display for San {
             Self::Ip(address) => write!(f, "ip:{address}"),
             Self::Email(address) => write!(f, "email:{}", Escaped::new(address)),
             Self::Uri(uri) => write!(f, "uri:{}", Escaped::new(uri)),
-            Self::Other(name) => write!(f, "{}", Escaped::new(name)),
+            // Of digits, hex and names that are escaped already.
+            Self::Other(name) => f.write_str(name),
         }
     }
 }

@@ -114,3 +114,73 @@ pub(super) fn to_text(time: SystemTime) -> String {
         .and_then(|time| time.format(&Rfc3339).ok())
         .expect("every second of the years 0 to 9999 has an RFC 3339 text")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::{FIRST, GENERALIZED_TIME, LAST, UTC_TIME, from_text, from_unix, to_text};
+
+    #[test]
+    fn times_are_read_and_shown() {
+        for (tag, text, shown) in [
+            (UTC_TIME, "250131120000Z", "2025-01-31T12:00:00Z"),
+            (UTC_TIME, "491231235959Z", "2049-12-31T23:59:59Z"),
+            (UTC_TIME, "500101000000Z", "1950-01-01T00:00:00Z"),
+            (UTC_TIME, "700101000000Z", "1970-01-01T00:00:00Z"),
+            (UTC_TIME, "240229000000Z", "2024-02-29T00:00:00Z"),
+            (GENERALIZED_TIME, "20500101000000Z", "2050-01-01T00:00:00Z"),
+            (GENERALIZED_TIME, "99991231235959Z", "9999-12-31T23:59:59Z"),
+            (GENERALIZED_TIME, "00000101000000Z", "0000-01-01T00:00:00Z"),
+            // Odd ones that RFC 5280 does not allow.
+            (UTC_TIME, "2501311200Z", "2025-01-31T12:00:00Z"),
+            (UTC_TIME, "250131120000", "2025-01-31T12:00:00Z"),
+            (UTC_TIME, "250131120000+0130", "2025-01-31T10:30:00Z"),
+            (UTC_TIME, "250131233000-0100", "2025-02-01T00:30:00Z"),
+            (UTC_TIME, "2501311200+0000", "2025-01-31T12:00:00Z"),
+            (UTC_TIME, "161231235960Z", "2016-12-31T23:59:59Z"),
+            (GENERALIZED_TIME, "20250131120000.75Z", "2025-01-31T12:00:00Z"),
+            (GENERALIZED_TIME, "99991231235959-2300", "9999-12-31T23:59:59Z"),
+            (GENERALIZED_TIME, "00000101000000+2300", "0000-01-01T00:00:00Z"),
+        ] {
+            let time = from_text(tag, text.as_bytes()).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!(to_text(time), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        for (tag, text) in [
+            (UTC_TIME, ""),
+            (UTC_TIME, "Z"),
+            (UTC_TIME, "2501311Z"),
+            (UTC_TIME, "251331120000Z"),
+            (UTC_TIME, "250230120000Z"),
+            (UTC_TIME, "250131240000Z"),
+            (UTC_TIME, "250131126000Z"),
+            (UTC_TIME, "250131120061Z"),
+            (UTC_TIME, "250131120000ZZ"),
+            (UTC_TIME, "250131120000z"),
+            (UTC_TIME, "250131120000+01"),
+            (UTC_TIME, "25013112000 Z"),
+            (UTC_TIME, "+50131120000Z"),
+            (UTC_TIME, "20250131120000Z"),
+            (GENERALIZED_TIME, "250131120000Z"),
+            (GENERALIZED_TIME, "2025013112\u{e9}00Z"),
+            (0x16, "250131120000Z"),
+        ] {
+            assert_eq!(from_text(tag, text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_time_has_a_text() {
+        let epoch = SystemTime::UNIX_EPOCH;
+        assert_eq!(from_unix(1), epoch + Duration::from_secs(1));
+        for seconds in [i64::MIN, FIRST - 1, FIRST, -1, 0, 1, LAST, LAST + 1, i64::MAX] {
+            assert_eq!(to_text(from_unix(seconds)).len(), "2025-01-31T12:00:00Z".len(), "{seconds}");
+        }
+        let far = epoch + Duration::from_secs(1 << 40);
+        assert_eq!(to_text(far), "9999-12-31T23:59:59Z");
+    }
+}

@@ -7,40 +7,13 @@ use zeroize::Zeroizing;
 
 use super::{KeyFormat, Match, PrivateKey};
 use crate::error::Reason;
+use crate::inspect::der::write::{bits, int, object, seq, tlv};
 use crate::inspect::{self, oid};
 use crate::pem::{self, Content};
 
 const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 const P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
 const NULL: &[u8] = &[5, 0];
-
-fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let content = parts.concat();
-    let mut der = vec![tag];
-    match u8::try_from(content.len()) {
-        Ok(short @ 0..=0x7f) => der.push(short),
-        Ok(long) => der.extend([0x81, long]),
-        Err(_) => der.extend([&[0x82], &u16::try_from(content.len()).unwrap().to_be_bytes()[..]].concat()),
-    }
-    der.extend(content);
-    der
-}
-
-fn seq(parts: &[&[u8]]) -> Vec<u8> {
-    tlv(0x30, parts)
-}
-
-fn int(content: &[u8]) -> Vec<u8> {
-    tlv(2, &[content])
-}
-
-fn object(oid: &[u8]) -> Vec<u8> {
-    tlv(6, &[oid])
-}
-
-fn bits(content: &[u8]) -> Vec<u8> {
-    tlv(3, &[&[0], content])
-}
 
 fn key(format: KeyFormat, der: &[u8]) -> PrivateKey {
     PrivateKey::new(format, Zeroizing::new(der.to_vec()))

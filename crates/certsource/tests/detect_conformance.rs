@@ -26,8 +26,11 @@ struct Scenario {
     name: String,
     files: Files,
     write: Box<dyn FnMut(usize) -> Steps>,
-    is: Box<dyn Fn(usize, &Parts) -> bool>,
+    is: IsVersion,
 }
+
+/// Whether a version was read.
+type IsVersion = Box<dyn Fn(usize, &Parts) -> bool>;
 
 /// As many versions as are told apart.
 const VERSIONS: usize = 3;
@@ -49,14 +52,14 @@ impl World {
         padded(&self.cas[version % VERSIONS].certificate_pem(), 4000)
     }
 
-    fn is_bundle(&self) -> Box<dyn Fn(usize, &Parts) -> bool> {
+    fn is_bundle(&self) -> IsVersion {
         let ders: Vec<_> = self.cas.iter().map(Ca::certificate_der).collect();
         Box::new(
             move |version, parts| matches!(&parts.trust, Part::Found(found) if found.len() == 1 && found[0].der == ders[version % VERSIONS]),
         )
     }
 
-    fn is_identity(&self) -> Box<dyn Fn(usize, &Parts) -> bool> {
+    fn is_identity(&self) -> IsVersion {
         let issued = self.issued.clone();
         Box::new(move |version, parts| {
             let issued = &issued[version % VERSIONS];
@@ -66,7 +69,7 @@ impl World {
         })
     }
 
-    fn is_all(&self) -> Box<dyn Fn(usize, &Parts) -> bool> {
+    fn is_all(&self) -> IsVersion {
         let (identity, bundle) = (self.is_identity(), self.is_bundle());
         Box::new(move |version, parts| identity(version, parts) && bundle(version, parts))
     }
@@ -266,7 +269,7 @@ impl World {
     }
 
     /// Neither the file nor the directories above it are there at first; all go and come again.
-    fn from_nothing(&self) -> Scenario {
+    fn nothing_at_first(&self) -> Scenario {
         let dir = TestDir::new().unwrap();
         let bundles: Vec<_> = (0..VERSIONS).map(|version| self.bundle(version)).collect();
         Scenario {
@@ -355,7 +358,7 @@ impl World {
             self.link_in_the_middle(),
             self.link_above(false),
             self.link_above(true),
-            self.from_nothing(),
+            self.nothing_at_first(),
             self.directory(),
             self.relative(),
         ]

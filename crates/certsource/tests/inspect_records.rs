@@ -1,5 +1,6 @@
 //! Inspection records of minted certificates and CRLs, field by field and beside another parser. Odd and broken ones
 //! are tested next to the code.
+#![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test that called it")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime};
@@ -16,7 +17,7 @@ use time::{Date, Month, OffsetDateTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 fn at(year: i32, month: Month, day: u8) -> OffsetDateTime {
-    Date::from_calendar_date(year, month, day).unwrap().midnight().assume_utc()
+    Date::from_calendar_date(year, month, day).expect("a date").midnight().assume_utc()
 }
 
 /// A self-signed certificate with everything that is shown.

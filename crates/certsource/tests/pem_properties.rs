@@ -33,11 +33,14 @@ fn base64(bytes: &[u8]) -> String {
 impl Piece {
     fn write(&self, text: &mut String) {
         let body = base64(&self.der);
-        let lines: Vec<&str> =
-            body.as_bytes().chunks(self.width).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        let lines: Vec<&str> = body
+            .as_bytes()
+            .chunks(self.width)
+            .map(|line| std::str::from_utf8(line).expect("base64 is ASCII"))
+            .collect();
         let (label, comment) = (self.label, &self.comment);
         write!(text, "{comment}-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
-            .unwrap();
+            .expect("a String takes everything");
     }
 }
 
@@ -200,7 +203,7 @@ fn best(text: &[u8]) -> Duration {
             start.elapsed()
         })
         .min()
-        .unwrap()
+        .expect("there are runs")
 }
 
 #[test]

@@ -283,8 +283,8 @@ fn lists_are_read_with_and_without_their_options() {
     let entries = seq(&[&entry(1), &entry(2), &entry(3)]);
     for (der, count, next_update) in [
         (list(&[]), 0, None),
-        (list(&[next.clone()]), 0, Some("2025-02-01T00:00:00Z")),
-        (list(&[entries.clone()]), 3, None),
+        (list(std::slice::from_ref(&next)), 0, Some("2025-02-01T00:00:00Z")),
+        (list(std::slice::from_ref(&entries)), 3, None),
         (list(&[next, entries]), 3, Some("2025-02-01T00:00:00Z")),
     ] {
         let record = crl(&der).unwrap();

@@ -109,7 +109,7 @@ fn one_file() -> (TestDir, PathBuf) {
 #[test]
 fn a_young_signature_is_checked_once_two_seconds_after_it_was_first_seen() {
     let (_dir, path) = one_file();
-    let mut bench = Bench::new(Mtime::new(), &[path.clone()]);
+    let mut bench = Bench::new(Mtime::new(), std::slice::from_ref(&path));
     let due = bench.now.mono + 2 * SEC;
     assert_eq!(bench.look(0), Look::SameUntil(due));
     assert_eq!(bench.look(1), Look::SameUntil(due));
@@ -133,7 +133,7 @@ fn a_young_signature_is_checked_once_two_seconds_after_it_was_first_seen() {
 #[test]
 fn a_change_that_moves_no_stamp_is_read_within_five_minutes() {
     let (_dir, path) = one_file();
-    let mut bench = Bench::rested(&[path.clone()]);
+    let mut bench = Bench::rested(std::slice::from_ref(&path));
     bench.fs.is_frozen.store(true, Ordering::Relaxed);
     fs::write(&path, "two").unwrap();
     let mut waited = 0;
@@ -145,12 +145,14 @@ fn a_change_that_moves_no_stamp_is_read_within_five_minutes() {
     assert_eq!(bench.look(10), Look::Same);
 }
 
+type Change<'a> = Box<dyn Fn() + 'a>;
+
 #[test]
 fn every_state_of_a_path_is_told_apart() {
     let dir = TestDir::new().unwrap();
     let path = dir.join("a");
-    let mut bench = Bench::rested(&[path.clone()]);
-    let steps: [(&str, Box<dyn Fn()>); 7] = [
+    let mut bench = Bench::rested(std::slice::from_ref(&path));
+    let steps: [(&str, Change<'_>); 7] = [
         ("created", Box::new(|| fs::write(&path, "one").unwrap())),
         ("mode changed", Box::new(|| fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap())),
         ("removed", Box::new(|| fs::remove_file(&path).unwrap())),
@@ -182,7 +184,7 @@ fn every_state_of_a_path_is_told_apart() {
 #[test]
 fn a_stamp_that_goes_back_is_a_change() {
     let (_dir, path) = one_file();
-    let mut bench = Bench::rested(&[path.clone()]);
+    let mut bench = Bench::rested(std::slice::from_ref(&path));
     for at in [1_000_000_000, 2_000_000_000, 500_000_000] {
         let at = std::time::SystemTime::UNIX_EPOCH + at * SEC;
         fs::File::options().write(true).open(&path).unwrap().set_modified(at).unwrap();
@@ -202,7 +204,7 @@ fn a_stamp_that_goes_back_is_a_change() {
 #[test]
 fn a_clock_that_jumps_changes_nothing() {
     let (_dir, path) = one_file();
-    let mut bench = Bench::rested(&[path.clone()]);
+    let mut bench = Bench::rested(std::slice::from_ref(&path));
     bench.now.wall -= 1_000_000 * SEC;
     assert_eq!(bench.look(1), Look::Same);
     bench.now.wall += 9_000_000 * SEC;
@@ -310,7 +312,7 @@ fn an_idle_look_allocates_nothing() {
 #[test]
 fn digests_see_content_and_nothing_else() {
     let (dir, path) = one_file();
-    let mut bench = Bench::new(Sha256::new(), &[path.clone()]);
+    let mut bench = Bench::new(Sha256::new(), std::slice::from_ref(&path));
     assert_eq!(bench.look(1), Look::Same);
     fs::write(&path, "one").unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
@@ -352,7 +354,7 @@ fn digests_know_a_swap_and_ignore_one_that_changes_nothing() {
 #[test]
 fn no_digest_is_shown() {
     let (_dir, path) = one_file();
-    let bench = Bench::new(Sha256::new(), &[path.clone()]);
+    let bench = Bench::new(Sha256::new(), std::slice::from_ref(&path));
     let shown = format!("{:?}", bench.detector);
     assert_eq!(shown, format!("Sha256 {{ paths: [{path:?}], .. }}"));
     let mut mtime = Bench { detector: Mtime::new(), fs: Odd::default(), paths: vec![path], now: Now::read() };
@@ -367,7 +369,7 @@ fn no_digest_is_shown() {
 fn other_paths_are_a_change() {
     let (dir, path) = one_file();
     let other = dir.write("b", "one").unwrap();
-    let mut mtime = Bench::rested(&[path.clone()]);
+    let mut mtime = Bench::rested(std::slice::from_ref(&path));
     let mut sha256 = Bench::new(Sha256::new(), &[path]);
     mtime.paths = vec![other.clone()];
     sha256.paths = vec![other];

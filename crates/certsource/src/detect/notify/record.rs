@@ -70,11 +70,11 @@ impl Shared {
                 && event.kind == FileEventKind::MovedTo;
             inner.happened = Some(Happened { all_moved_to, last: event.kind });
             match (event.kind, &event.path) {
-                (FileEventKind::Closed | FileEventKind::Modified, _) => {}
                 (FileEventKind::Rescan, _) | (_, None) => {
                     inner.is_rerouted = true;
                     inner.lost_all = true;
                 }
+                (FileEventKind::Closed | FileEventKind::Modified, _) => {}
                 (_, Some(path)) => {
                     inner.is_rerouted = true;
                     if inner.lost.len() >= MANY {

@@ -101,6 +101,32 @@ fn odd_serial_numbers_pass() {
 }
 
 #[test]
+fn public_keys_have_their_words() {
+    let rsa = |modulus: &[u8]| {
+        let key = seq(&[&int(modulus), &int(&[1, 0, 1])]);
+        seq(&[&seq(&[&object(oid::RSA), &[5, 0]]), &bits(&key)])
+    };
+    let ec = |parameters: &[u8]| seq(&[&seq(&[&object(oid::EC), parameters]), &bits(&[4; 65])]);
+    let other = |oid: &[u8]| seq(&[&seq(&[&object(oid)]), &bits(&[1; 32])]);
+    for (spki, words) in [
+        (rsa(&[&[0, 0x80][..], &[1; 255]].concat()), "RSA 2048"),
+        (rsa(&[&[0x01][..], &[1; 384]].concat()), "RSA 3073"),
+        (rsa(&[0x7f]), "RSA 7"),
+        (ec(&object(P256)), "ECDSA P-256"),
+        (ec(&object(&[0x2b, 0x81, 0x04, 0x00, 0x23])), "ECDSA P-521"),
+        (ec(&object(&[0x2a, 3])), "ECDSA 1.2.3"),
+        (ec(&seq(&[&int(&[1])])), "ECDSA explicit"),
+        (other(oid::ED25519), "Ed25519"),
+        (other(oid::ED448), "Ed448"),
+        (other(&[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x03, 0x12]), "ML-DSA-65"),
+        (other(&[0x2a, 3, 4]), "1.2.3.4"),
+    ] {
+        let record = certificate(&Certificate { spki, ..Certificate::default() }.der()).unwrap();
+        assert_eq!((record.key(), record.is_partial()), (words, false));
+    }
+}
+
+#[test]
 fn version_1_and_unique_identifiers_pass() {
     let der = Certificate { version: vec![], ..Certificate::default() }.der();
     assert!(!certificate(&der).unwrap().is_partial());

@@ -79,8 +79,15 @@ pub(super) fn key(spki: &[u8]) -> Option<String> {
         oid::RSA => Some(format!("RSA {}", modulus_bits(bits)?)),
         oid::RSA_PSS => Some(format!("RSASSA-PSS {}", modulus_bits(bits)?)),
         oid::EC => {
-            let curve = algorithm.expect(OID)?;
-            Some(format!("ECDSA {}", find(CURVES, curve).map_or_else(|| dotted(curve), str::to_owned)))
+            let parameters = algorithm.value()?;
+            let curve = match parameters.tag {
+                OID => {
+                    find(CURVES, parameters.content).map_or_else(|| dotted(parameters.content), str::to_owned)
+                }
+                // A curve that is spelt out. No TLS library takes it.
+                _ => "explicit".to_owned(),
+            };
+            Some(format!("ECDSA {curve}"))
         }
         _ => Some(find(ALGORITHMS, oid).map_or_else(|| dotted(oid), str::to_owned)),
     }
@@ -135,6 +142,7 @@ pub(super) fn serial(integer: &[u8]) -> String {
         return text;
     }
     let mut carry = true;
+    // Two's complement, from the last octet on.
     let mut octets: Vec<u8> = integer
         .iter()
         .rev()

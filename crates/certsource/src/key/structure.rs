@@ -29,7 +29,7 @@ impl Refused {
         match self {
             Self::Broken => "the private key's DER is broken",
             Self::Encrypted => {
-                "the private key is encrypted; give it in the clear, for instance by `openssl pkey`"
+                "the private key is encrypted: decrypt it with `openssl pkey -in FILE -out NEW`"
             }
             Self::Mislabelled(KeyFormat::Pkcs8) => {
                 "the private key is in PKCS#8, not in the format of its label: it should be BEGIN PRIVATE KEY"

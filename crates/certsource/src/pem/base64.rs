@@ -56,7 +56,8 @@ fn decode_with(text: &[u8], out: &mut [u8], digit: impl Fn(u8) -> u8) -> Result<
         match digit(byte) {
             SPACE => {}
             PAD if held >= 2 => {
-                return padding(&text[at..], at, group, held, &mut out[written..], digit).map(|n| written + n);
+                return padding(&text[at..], at, group, held, &mut out[written..], digit)
+                    .map(|n| written + n);
             }
             PAD | OTHER => return Err(Broken::Byte(at)),
             value => {

@@ -172,7 +172,7 @@ fn header(body: &[u8], label: &str, begin: usize, line: usize) -> Flaw {
         });
     if is_encrypted {
         let message = "the private key is encrypted in OpenSSL's old way (Proc-Type: 4,ENCRYPTED): \
-                       convert it with `openssl pkcs8 -topk8 -in FILE -out NEW`";
+                       decrypt it with `openssl pkey -in FILE -out NEW`";
         return Flaw { reason: Reason::Encrypted, line: begin, message: message.into() };
     }
     malformed(begin, format!("this {label} section has a header on line {line}; only base64 may stand in it"))

@@ -241,7 +241,7 @@ fn start(inner: &Arc<Inner>) -> Result<Running, WatchError> {
         }
     };
     let watcher = notify::recommended_watcher(move |result| match result {
-        Ok(event) => translate(event).for_each(&send),
+        Ok(event) => translate(event).into_iter().for_each(&send),
         Err(_) => send(rescan(None)),
     });
     let watcher = watcher.map_err(watch_error)?;
@@ -278,5 +278,43 @@ fn identity(directory: &Path) -> Result<Identity, WatchError> {
         Ok(meta) => Ok((meta.inode != 0).then_some((meta.device, meta.inode))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(WatchError::NotFound),
         Err(error) => Err(WatchError::Other(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::source::FileEventKind;
+
+    const BOUND: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_sink_that_is_too_slow_is_told_to_look_at_everything() {
+        let dir = tempfile::tempdir().unwrap();
+        let watches = OsWatches::new();
+        let (release, held) = channel::<()>();
+        let (sender, events) = channel();
+        let held = Mutex::new(held);
+        let sink: Sink = Arc::new(move |event: &FileEvent| {
+            // Every event waits until this is released.
+            let _ = held.lock().unwrap().recv();
+            let _ = sender.send(event.clone());
+        });
+        let _watch = watches.watch(dir.path(), sink).unwrap();
+        let begin = Instant::now();
+        let mut count = 0;
+        while !watches.inner.is_overflown.load(Ordering::Acquire) {
+            assert!(begin.elapsed() < BOUND, "{count} directories, and no overflow");
+            count += 1;
+            std::fs::create_dir(dir.path().join(count.to_string())).unwrap();
+        }
+        assert!(count >= BACKLOG);
+        drop(release);
+        let told = std::iter::from_fn(|| events.recv_timeout(BOUND).ok())
+            .find(|event| event.kind == FileEventKind::Rescan);
+        assert_eq!(told.map(|event| event.path), Some(None));
     }
 }

@@ -69,8 +69,6 @@ struct Unfinished {
     timeout: Option<Duration>,
     referer: bool,
     default_headers: HeaderMap,
-    #[cfg(feature = "cookies")]
-    cookie_jar: Option<Arc<dyn reqwest::cookie::CookieStore>>,
 }
 
 impl Builder {
@@ -93,8 +91,6 @@ impl Builder {
                 timeout: None,
                 referer: true,
                 default_headers: HeaderMap::new(),
-                #[cfg(feature = "cookies")]
-                cookie_jar: None,
             },
             mistake: None,
         }
@@ -316,9 +312,8 @@ impl Builder {
     /// Keeps cookies in this jar, over all generations.
     #[cfg(feature = "cookies")]
     #[cfg_attr(docsrs, doc(cfg(feature = "cookies")))]
-    pub fn cookie_jar(mut self, jar: Arc<impl reqwest::cookie::CookieStore + 'static>) -> Self {
-        self.factory.cookie_jar = Some(jar);
-        self
+    pub fn cookie_jar(self, jar: Arc<impl reqwest::cookie::CookieStore + 'static>) -> Self {
+        self.reqwest(move |builder| builder.cookie_provider(Arc::clone(&jar)))
     }
 
     /// Loads everything and builds the client. No runtime thread is blocked, and the runtime need not outlive this.
@@ -436,8 +431,6 @@ impl Unfinished {
             timeout: self.timeout,
             referer: self.referer,
             default_headers: self.default_headers,
-            #[cfg(feature = "cookies")]
-            cookie_jar: self.cookie_jar,
         }
     }
 }

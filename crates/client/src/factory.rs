@@ -53,8 +53,6 @@ pub(crate) struct Factory {
     pub(crate) timeout: Option<Duration>,
     pub(crate) referer: bool,
     pub(crate) default_headers: HeaderMap,
-    #[cfg(feature = "cookies")]
-    pub(crate) cookie_jar: Option<Arc<dyn reqwest::cookie::CookieStore>>,
 }
 
 impl Factory {
@@ -132,10 +130,6 @@ impl Factory {
                 proxies.iter().fold(builder.no_proxy(), |builder, proxy| builder.proxy(proxy.to_reqwest()))
             }
         };
-        #[cfg(feature = "cookies")]
-        if let Some(jar) = &self.cookie_jar {
-            builder = builder.cookie_provider(Arc::clone(jar));
-        }
         let config = self.config(generation, &asked)?;
         Ok((builder.tls_backend_preconfigured(config), asked))
     }

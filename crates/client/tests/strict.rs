@@ -1,0 +1,299 @@
+//! Strict retirement: what no connection has taken moves to the new generation, what one has taken finishes.
+
+mod common;
+
+use std::time::Duration;
+
+use certsource_client::reqwest::{Body, StatusCode};
+use certsource_client::{Client, Retire};
+use certsource_testkit::{Ca, Issued, KubeletDir};
+use http_body_util::BodyExt;
+use hyper::Response;
+
+use common::{Gate, Gated, HTTP, Http, Server, Tls, builder, client, redirect, reply, soon, until};
+
+/// A CA whose server asks for certificates, and a client of it.
+struct Setting {
+    ca: Ca,
+    dir: KubeletDir,
+    first: Issued,
+}
+
+impl Setting {
+    fn new() -> Self {
+        let ca = Ca::new("ca");
+        let first = ca.issue("client");
+        Self { dir: KubeletDir::new(&first).unwrap(), ca, first }
+    }
+
+    /// Rotates the identity, and returns the new one once the client uses it.
+    async fn rotate(&self, client: &Client) -> Issued {
+        let next = self.ca.issue("client");
+        self.dir.swap(&next).unwrap();
+        soon(client.reload()).await.unwrap();
+        next
+    }
+}
+
+/// FACTS: a gate after the connect is not enough. Requests that wait for a connection are woken, and none of them is
+/// given an old connection that becomes idle later.
+#[tokio::test]
+async fn a_waiter_in_the_old_pool_moves_on() {
+    let setting = Setting::new();
+    let gate = Gate::new();
+    let server_leaf = setting.ca.issue("localhost");
+    let server = Server::with(Tls::of(&server_leaf).clients(&[&setting.ca]).http(Http::One), {
+        let gate = gate.clone();
+        move |request| {
+            let gate = gate.clone();
+            async move {
+                if request.uri().path() == "/slow" {
+                    gate.passed().await;
+                }
+                reply(StatusCode::OK, request.into_body().collect().await.unwrap().to_bytes())
+            }
+        }
+    })
+    .await;
+    let client = client(&setting.dir).await;
+    let slow = tokio::spawn(client.get(server.url("/slow")).send());
+    until("the slow request arrives", || server.seen().len() == 1).await;
+    server.hold_handshakes();
+    let waiters: Vec<_> =
+        (0..20).map(|n| tokio::spawn(client.post(server.url("/post")).body(format!("{n}")).send())).collect();
+    server.held(20).await;
+
+    let second = setting.rotate(&client).await;
+    // The old connection becomes idle while they wait: that is what they must not take.
+    gate.open();
+    slow.await.unwrap().unwrap().bytes().await.unwrap();
+    server.release();
+    for (n, waiter) in waiters.into_iter().enumerate() {
+        assert_eq!(soon(waiter).await.unwrap().unwrap().text().await.unwrap(), n.to_string());
+    }
+    let posts: Vec<_> = server.seen().into_iter().filter(|seen| seen.method == "POST").collect();
+    assert_eq!(posts.len(), 20, "each was seen once");
+    assert!(posts.iter().all(|seen| seen.client == Some(second.leaf_der()) && seen.connection != 0));
+    assert_eq!(server.seen()[0].client, Some(setting.first.leaf_der()));
+}
+
+/// The first connection of a pool is being made: with HTTP/2, all requests wait for it.
+#[tokio::test]
+async fn many_that_wait_for_the_first_connection_move_on() {
+    for http in HTTP {
+        let setting = Setting::new();
+        let server_leaf = setting.ca.issue("localhost");
+        let server = Server::start(Tls::of(&server_leaf).clients(&[&setting.ca]).http(http)).await;
+        let client = client(&setting.dir).await;
+        server.hold_handshakes();
+        let waiters: Vec<_> = (0..50)
+            .map(|n| tokio::spawn(client.post(server.url("/")).body(format!("{n}")).send()))
+            .collect();
+        server.held(1).await;
+        let second = setting.rotate(&client).await;
+        server.release();
+        for (n, waiter) in waiters.into_iter().enumerate() {
+            assert_eq!(soon(waiter).await.unwrap().unwrap().text().await.unwrap(), n.to_string());
+        }
+        let seen = server.seen();
+        assert_eq!(seen.len(), 50, "each was seen once, {http:?}");
+        assert!(seen.iter().all(|seen| seen.client == Some(second.leaf_der())));
+    }
+}
+
+#[tokio::test]
+async fn a_streaming_body_is_bounced_and_sent_whole() {
+    for http in HTTP {
+        let setting = Setting::new();
+        let server_leaf = setting.ca.issue("localhost");
+        let server = Server::start(Tls::of(&server_leaf).clients(&[&setting.ca]).http(http)).await;
+        let client = client(&setting.dir).await;
+        server.hold_handshakes();
+        let body = Body::wrap(Gated::new([(None, "one "), (None, "two "), (None, "three")]));
+        let request = tokio::spawn(client.post(server.url("/")).body(body).send());
+        server.held(1).await;
+        let second = setting.rotate(&client).await;
+        server.release();
+        assert_eq!(soon(request).await.unwrap().unwrap().text().await.unwrap(), "one two three");
+        assert_eq!(server.seen().len(), 1);
+        assert_eq!(server.last().client, Some(second.leaf_der()));
+    }
+}
+
+/// A response that takes long is not cut by a rotation, in either direction.
+#[tokio::test]
+async fn a_long_response_and_a_long_upload_finish() {
+    for http in HTTP {
+        let setting = Setting::new();
+        let gate = Gate::new();
+        let server_leaf = setting.ca.issue("localhost");
+        let server = Server::with(Tls::of(&server_leaf).clients(&[&setting.ca]).http(http), {
+            let gate = gate.clone();
+            move |request| {
+                let gate = gate.clone();
+                async move {
+                    if request.method() == "POST" {
+                        return reply(StatusCode::OK, request.into_body().collect().await.unwrap().to_bytes());
+                    }
+                    let frames = [(None, "begun, "), (Some(gate), "done")];
+                    Response::new(Gated::new(frames).boxed())
+                }
+            }
+        })
+        .await;
+        let client = client(&setting.dir).await;
+        let mut response = client.get(server.url("/")).send().await.unwrap();
+        assert_eq!(response.chunk().await.unwrap().unwrap(), "begun, ");
+        let body = Body::wrap(Gated::new([(None, "up "), (Some(gate.clone()), "and away")]));
+        let upload = tokio::spawn(client.post(server.url("/")).body(body).send());
+        until("the upload begins", || server.seen().len() == 2).await;
+
+        for _ in 0..3 {
+            setting.rotate(&client).await;
+            client.get(server.url("/")).send().await.unwrap();
+        }
+        gate.open();
+        assert_eq!(soon(response.text()).await.unwrap(), "done");
+        assert_eq!(soon(upload).await.unwrap().unwrap().text().await.unwrap(), "up and away");
+        let seen = server.seen();
+        assert_eq!(seen[0].client, Some(setting.first.leaf_der()));
+        assert_eq!(seen[1].client, Some(setting.first.leaf_der()));
+        assert_ne!(seen[2].client, Some(setting.first.leaf_der()));
+    }
+}
+
+/// Old idle connections close by themselves when their generation is replaced.
+#[tokio::test]
+async fn idle_connections_of_an_old_generation_close() {
+    for http in HTTP {
+        let setting = Setting::new();
+        let server_leaf = setting.ca.issue("localhost");
+        let server = Server::start(Tls::of(&server_leaf).clients(&[&setting.ca]).http(http)).await;
+        let client = client(&setting.dir).await;
+        // A request that is only drafted holds no pool.
+        let draft = client.get(server.url("/"));
+        client.get(server.url("/")).send().await.unwrap().bytes().await.unwrap();
+        assert_eq!(server.open(), 1);
+        setting.rotate(&client).await;
+        until("the idle connection closes", || server.open() == 0).await;
+        drop(draft);
+    }
+}
+
+/// FACTS: with reqwest's own redirects, a hop went out on the old connection after the swap.
+#[tokio::test]
+async fn a_redirect_hop_after_a_swap_uses_the_new_generation() {
+    for http in HTTP {
+        let setting = Setting::new();
+        let gate = Gate::new();
+        let server_leaf = setting.ca.issue("localhost");
+        let server = Server::with(Tls::of(&server_leaf).clients(&[&setting.ca]).http(http), {
+            let gate = gate.clone();
+            move |request| {
+                let gate = gate.clone();
+                async move {
+                    match request.uri().path() {
+                        "/start" => {
+                            gate.passed().await;
+                            redirect(307, "/end")
+                        }
+                        _ => reply(StatusCode::OK, request.into_body().collect().await.unwrap().to_bytes()),
+                    }
+                }
+            }
+        })
+        .await;
+        let client = client(&setting.dir).await;
+        let request = tokio::spawn(client.put(server.url("/start")).body("kept").send());
+        until("the first hop arrives", || server.seen().len() == 1).await;
+        let second = setting.rotate(&client).await;
+        gate.open();
+        let response = soon(request).await.unwrap().unwrap();
+        assert_eq!(response.url().path(), "/end");
+        assert_eq!(response.text().await.unwrap(), "kept");
+        let last = server.last();
+        assert_eq!((&last.path[..], &last.method[..]), ("/end", "PUT"));
+        assert_eq!(last.client, Some(second.leaf_der()));
+        assert_ne!(last.connection, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_lazy_client_finishes_where_it_began() {
+    let setting = Setting::new();
+    let gate = Gate::new();
+    let server_leaf = setting.ca.issue("localhost");
+    let server = Server::with(Tls::of(&server_leaf).clients(&[&setting.ca]), {
+        let gate = gate.clone();
+        move |request| {
+            let gate = gate.clone();
+            async move {
+                if request.uri().path() == "/start" {
+                    gate.passed().await;
+                    return redirect(302, "/end");
+                }
+                reply(StatusCode::OK, "ok")
+            }
+        }
+    })
+    .await;
+    let client = builder(setting.dir.path()).retire(Retire::Lazy).build().await.unwrap();
+    let request = tokio::spawn(client.get(server.url("/start")).send());
+    until("the first hop arrives", || server.seen().len() == 1).await;
+    let second = setting.rotate(&client).await;
+    client.get(server.url("/new")).send().await.unwrap();
+    assert_eq!(server.last().client, Some(second.leaf_der()));
+    gate.open();
+    soon(request).await.unwrap().unwrap();
+    assert_eq!(server.last().path, "/end");
+    assert_eq!(server.last().client, Some(setting.first.leaf_der()));
+}
+
+/// A timeout counts from the start of `send`, over every attempt, whoever set it.
+#[tokio::test]
+async fn a_timeout_spans_all_attempts() {
+    let setting = Setting::new();
+    let server_leaf = setting.ca.issue("localhost");
+    let limit = Duration::from_millis(400);
+    let of_builder = builder(setting.dir.path()).timeout(limit).build().await.unwrap();
+    let of_closure = builder(setting.dir.path()).reqwest(move |b| b.timeout(limit)).build().await.unwrap();
+    let of_request = client(&setting.dir).await;
+    for client in [&of_builder, &of_closure, &of_request] {
+        let server = Server::start(Tls::of(&server_leaf).clients(&[&setting.ca])).await;
+        server.hold_handshakes();
+        let mut request = client.get(server.url("/"));
+        if std::ptr::eq(client, &of_request) {
+            request = request.timeout(limit);
+        }
+        let begun = tokio::time::Instant::now();
+        let request = tokio::spawn(request.send());
+        server.held(1).await;
+        tokio::time::sleep(limit / 2).await;
+        setting.rotate(client).await;
+        server.held(2).await;
+        let error = soon(request).await.unwrap().unwrap_err();
+        assert!(error.is_timeout(), "{error:?}");
+        let took = begun.elapsed();
+        assert!(took >= limit && took < limit * 2, "one limit for both attempts, took {took:?}");
+    }
+}
+
+/// A `send` that is dropped while it is being resent leaves nothing that `reload` would wait for.
+#[tokio::test]
+async fn a_dropped_send_holds_nothing_up() {
+    let setting = Setting::new();
+    let server_leaf = setting.ca.issue("localhost");
+    let server = Server::start(Tls::of(&server_leaf).clients(&[&setting.ca])).await;
+    let client = client(&setting.dir).await;
+    server.hold_handshakes();
+    let request = tokio::spawn(client.get(server.url("/")).send());
+    server.held(1).await;
+    setting.rotate(&client).await;
+    server.held(2).await;
+    request.abort();
+    assert!(request.await.unwrap_err().is_cancelled());
+    setting.rotate(&client).await;
+    server.release();
+    client.get(server.url("/")).send().await.unwrap();
+    assert_eq!(server.seen().len(), 1);
+}

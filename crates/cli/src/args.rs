@@ -10,7 +10,7 @@ use certsource::detect::{Mtime, Notify, Sha256};
 use certsource::machine::Policy;
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{check, duration, inspect, watch};
+use crate::{check, demo, duration, inspect, watch};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -41,6 +41,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Demo(demo::Args),
     Watch(watch::Args),
     Inspect(inspect::Args),
     Check(check::Args),

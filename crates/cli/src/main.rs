@@ -4,9 +4,11 @@
 
 mod args;
 mod check;
+mod demo;
 mod duration;
 mod error;
 mod inspect;
+mod latency;
 mod output;
 mod scan;
 mod signals;
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
     };
     log();
     let result = match cli.command {
+        Command::Demo(args) => demo::run(args),
         Command::Watch(args) => watch::run(args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Check(args) => check::run(&args),

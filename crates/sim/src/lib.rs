@@ -1,0 +1,5 @@
+#![doc = include_str!("../README.md")]
+
+pub mod disk;
+pub mod fs;
+pub mod watches;

@@ -10,7 +10,7 @@ use certsource::detect::{Mtime, Notify, Sha256};
 use certsource::machine::Policy;
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{check, demo, duration, inspect, watch};
+use crate::{check, demo, duration, get, inspect, watch};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,6 +42,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Demo(demo::Args),
+    Get(get::Args),
     Watch(watch::Args),
     Inspect(inspect::Args),
     Check(check::Args),
@@ -114,13 +115,9 @@ pub(crate) struct Material {
 }
 
 impl Material {
-    /// Whether no file is named at all.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.ca.is_empty()
-            && self.crl.is_empty()
-            && self.cert.is_none()
-            && self.combined.is_none()
-            && self.kubernetes.is_none()
+    /// Whether trust anchors are among them.
+    pub(crate) fn has_trust(&self) -> bool {
+        !self.ca.is_empty() || self.kubernetes.is_some()
     }
 
     /// The source over these files; `None` if there are none.

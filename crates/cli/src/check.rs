@@ -174,7 +174,7 @@ fn look(file: &File, soon: Soon, now: SystemTime, checked: &mut Vec<Checked>) {
                 (Some(next), Some(text)) => ("crl", crl.issuer().to_owned(), next, false, text, None),
                 _ => continue,
             },
-            What::Key(_) | What::Other(_) => continue,
+            What::Key(_) | What::Other => continue,
         };
         let state = match (now > until, is_soon) {
             (true, _) => State::Expired,

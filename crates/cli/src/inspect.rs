@@ -177,7 +177,7 @@ fn json(output: &Output, file: &File, all: bool, now: SystemTime) -> anyhow::Res
                 let record = Certificate { path, line, role: found.role(), expires_in_seconds, inspection };
                 output.json(now, "certificate", &record)?;
             }
-            What::Certificate(_) | What::Other(_) => {}
+            What::Certificate(_) | What::Other => {}
             What::Crl(inspection) => output.json(now, "crl", &Crl { path, line, inspection })?,
             What::Key(format) => output.json(now, "private_key", &PrivateKey { path, line, format })?,
         }

@@ -7,9 +7,11 @@ mod check;
 mod demo;
 mod duration;
 mod error;
+mod get;
 mod inspect;
 mod latency;
 mod output;
+mod pace;
 mod scan;
 mod signals;
 mod watch;
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     log();
     let result = match cli.command {
         Command::Demo(args) => demo::run(args),
+        Command::Get(args) => get::run(args),
         Command::Watch(args) => watch::run(args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Check(args) => check::run(&args),

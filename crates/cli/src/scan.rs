@@ -43,8 +43,8 @@ pub(crate) enum What {
     Certificate(Box<Found>),
     Crl(Box<CrlInspection>),
     Key(&'static str),
-    /// A section of another kind, by its label.
-    Other(String),
+    /// A section of another kind.
+    Other,
 }
 
 #[derive(Debug)]
@@ -253,8 +253,7 @@ impl File {
             },
             Content::PrivateKey(key) => What::Key(name_of(key.format())),
             Content::EncryptedKey(_) => What::Key("encrypted PKCS#8"),
-            Content::Other(label) => What::Other(label.to_string()),
-            _ => What::Other(String::from("another kind of section")),
+            _ => What::Other,
         };
         self.items.push(Item { line: Some(line), what });
     }

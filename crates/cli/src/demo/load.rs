@@ -12,17 +12,16 @@ use certsource::Fingerprint;
 use certsource_client::Client;
 use reqwest::tls::TlsInfo;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::server::SEEN;
 use super::stage::Era;
 use crate::error;
 use crate::latency::Latencies;
+use crate::pace::Pace;
 
 /// So many failures are kept in words.
 const KEPT: usize = 20;
-/// Requests that the workers are behind their rate by more than this are not made up for.
-const BEHIND: Duration = Duration::from_millis(500);
 /// A request that takes longer has failed.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -93,7 +92,8 @@ impl Load {
         tally: &Arc<Tally>,
     ) -> Self {
         let over = Arc::new(AtomicBool::new(false));
-        let pace = Arc::new(Pace { began: Instant::now(), rate, next: AtomicU64::new(0) });
+        let every = if rate > 0.0 { Duration::from_secs_f64(1.0 / rate) } else { Duration::ZERO };
+        let pace = Arc::new(Pace::new(every));
         let mut workers = JoinSet::new();
         for _ in 0..concurrency {
             let (client, url) = (client.clone(), url.to_owned());
@@ -115,31 +115,6 @@ impl Load {
     pub(super) async fn stop(mut self) {
         self.over.store(true, Ordering::Relaxed);
         while self.workers.join_next().await.is_some() {}
-    }
-}
-
-/// Hands out turns at a steady rate.
-struct Pace {
-    began: Instant,
-    rate: f64,
-    next: AtomicU64,
-}
-
-impl Pace {
-    async fn turn(&self) {
-        if self.rate <= 0.0 {
-            // A worker must let others run, also when every answer is there at once.
-            return tokio::task::yield_now().await;
-        }
-        let mine = self.next.fetch_add(1, Ordering::Relaxed);
-        let due = self.began + Duration::from_secs_f64(mine as f64 / self.rate);
-        let now = Instant::now();
-        if now.saturating_duration_since(due) > BEHIND {
-            // Behind for good: go on from here instead of in a burst.
-            let here = (now.duration_since(self.began).as_secs_f64() * self.rate) as u64;
-            self.next.fetch_max(here, Ordering::Relaxed);
-        }
-        sleep_until(due).await;
     }
 }
 

@@ -109,7 +109,10 @@ async fn serve(stream: TcpStream, offer: Offer, handshakes: Arc<Handshakes>) {
     let stream = match timeout(HANDSHAKE, TlsAcceptor::from(offer.config).accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            handshakes.refused.fetch_add(1, Ordering::Relaxed);
+            // Any other error: the client went away, as ours does when a newer generation is published meanwhile.
+            if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+                handshakes.refused.fetch_add(1, Ordering::Relaxed);
+            }
             tracing::debug!(%error, "a handshake was refused");
             return;
         }

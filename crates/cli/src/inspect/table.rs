@@ -85,7 +85,7 @@ impl Table {
                     cells[8] = file;
                     self.rows.push(Row { cells, colour: None });
                 }
-                What::Other(_) => {}
+                What::Other => {}
             }
         }
     }

@@ -15,11 +15,15 @@ use http::HeaderMap;
 use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
 
-use crate::client::Client;
+use crate::client::{Client, IsRefusal};
 use crate::factory::{Factory, Proxies, Retire};
 use crate::lane::Lanes;
 use crate::proxy::Proxy;
+use crate::reactive::Reactive;
 use crate::redirect::Redirects;
+
+/// How long a refused request waits for newer certificates.
+const REACTIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 type Step = Box<dyn FnOnce(certsource_reload::Builder) -> certsource_reload::Builder + Send>;
 type Judge =
@@ -37,6 +41,7 @@ type Judge =
 /// * HTTP: 2 and 1.1, as the server chooses
 /// * redirects: at most ten; proxies: as in reqwest, from the environment; timeouts: none, as in reqwest
 /// * a new generation is used strictly: see [`Retire::Strict`]
+/// * a handshake that a rotation may have broken asks for a look at once: see [`Builder::reactive`]
 #[must_use]
 pub struct Builder {
     what: What,
@@ -47,6 +52,7 @@ pub struct Builder {
     provider: Option<Arc<CryptoProvider>>,
     versions: Option<Vec<&'static SupportedProtocolVersion>>,
     factory: Unfinished,
+    follow_up: FollowUp,
     /// The first mistake; told by `build`.
     mistake: Option<Error>,
 }
@@ -56,6 +62,13 @@ enum What {
     Nothing,
     Files(Files),
     Source(Box<dyn Source>),
+}
+
+/// What becomes of refusals.
+struct FollowUp {
+    is_reactive: bool,
+    limit: Duration,
+    on: Vec<IsRefusal>,
 }
 
 /// The parts of a [`Factory`] that are known before `build`.
@@ -92,6 +105,7 @@ impl Builder {
                 referer: true,
                 default_headers: HeaderMap::new(),
             },
+            follow_up: FollowUp { is_reactive: true, limit: REACTIVE_TIMEOUT, on: Vec::new() },
             mistake: None,
         }
     }
@@ -309,6 +323,37 @@ impl Builder {
         self
     }
 
+    /// Whether a failed handshake asks for a look at the source at once, instead of at the next interval. On by
+    /// default.
+    ///
+    /// It does when it fails as a rotation makes it fail: the server's issuer is unknown, its certificate expired or
+    /// revoked, or the server refuses ours. If newer certificates come of the look, the request is sent again where
+    /// that is safe: when no connection took it, or when its method may be repeated. Otherwise the error is returned
+    /// as it was. Looks are shared, and limited per host and over all hosts, to about one a second.
+    pub fn reactive(mut self, reactive: bool) -> Self {
+        self.follow_up.is_reactive = reactive;
+        self
+    }
+
+    /// How long a refused request waits for newer certificates: for its turn, for the look, and for a writer that is
+    /// at work. 3 s by default.
+    pub fn reactive_timeout(mut self, timeout: Duration) -> Self {
+        self.follow_up.limit = timeout;
+        self
+    }
+
+    /// Takes a response for a refusal of our certificate when this says so: some servers complete the handshake and
+    /// say it by HTTP, nginx with status 400.
+    ///
+    /// Say yes only to responses that mean that the request was not looked at: it is sent again, whatever its method.
+    pub fn reactive_on(
+        mut self,
+        is_refusal: impl Fn(&reqwest::Response) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.follow_up.on.push(Box::new(is_refusal));
+        self
+    }
+
     /// Keeps cookies in this jar, over all generations.
     #[cfg(feature = "cookies")]
     #[cfg_attr(docsrs, doc(cfg(feature = "cookies")))]
@@ -324,8 +369,8 @@ impl Builder {
     /// # Cancel safety
     /// Dropping the future ends the attempt and leaves nothing behind.
     pub async fn build(self) -> Result<Client, Error> {
-        let (builder, factory) = self.prepare()?;
-        Self::finish(builder.start_async().await?, factory)
+        let (builder, factory, follow_up) = self.prepare()?;
+        Self::finish(builder.start_async().await?, factory, follow_up)
     }
 
     /// [`Builder::build`] for threads without a runtime: blocks this thread until the first load.
@@ -333,12 +378,13 @@ impl Builder {
     /// # Errors
     /// As [`Builder::build`].
     pub fn build_blocking(self) -> Result<Client, Error> {
-        let (builder, factory) = self.prepare()?;
-        Self::finish(builder.start()?, factory)
+        let (builder, factory, follow_up) = self.prepare()?;
+        Self::finish(builder.start()?, factory, follow_up)
     }
 
-    fn prepare(self) -> Result<(certsource_reload::Builder, Factory), Error> {
-        let Self { what, detector, policy, steps, validate, provider, versions, factory, mistake } = self;
+    fn prepare(self) -> Result<(certsource_reload::Builder, Factory, FollowUp), Error> {
+        let Self { what, detector, policy, steps, validate, provider, versions, factory, follow_up, mistake } =
+            self;
         if let Some(mistake) = mistake {
             return Err(mistake);
         }
@@ -373,17 +419,18 @@ impl Builder {
             });
         }
         builder = steps.into_iter().fold(builder, |builder, step| step(builder));
-        Ok((builder, factory.with(tls)))
+        Ok((builder, factory.with(tls), follow_up))
     }
 
-    fn finish(reloader: Reloader, factory: Factory) -> Result<Client, Error> {
+    fn finish(reloader: Reloader, factory: Factory, follow_up: FollowUp) -> Result<Client, Error> {
         let drafts = factory.drafts(&reloader.current())?;
         let (factory, lanes) = (Arc::new(factory), Arc::new(Lanes::default()));
         let derived = reloader.derive({
             let (factory, lanes) = (Arc::clone(&factory), Arc::clone(&lanes));
             move |generation| factory.lane(generation, &lanes)
         })?;
-        Ok(Client::new(derived, factory, lanes, drafts))
+        let reactive = follow_up.is_reactive.then(|| Reactive::new(follow_up.limit));
+        Ok(Client::new(derived, factory, lanes, drafts, reactive, follow_up.on))
     }
 
     fn step(

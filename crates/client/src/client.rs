@@ -16,6 +16,7 @@ use tower_service::Service;
 use crate::builder::Builder;
 use crate::factory::Factory;
 use crate::lane::{Lane, Lanes};
+use crate::reactive::Reactive;
 use crate::request::RequestBuilder;
 use crate::send;
 
@@ -32,9 +33,14 @@ pub struct Client {
 pub(crate) struct Inner {
     pub(crate) derived: Derived<Lane>,
     pub(crate) factory: Arc<Factory>,
+    pub(crate) reactive: Option<Reactive>,
+    pub(crate) reactive_on: Vec<IsRefusal>,
     lanes: Arc<Lanes>,
     drafts: reqwest::Client,
 }
+
+/// Whether a response says that the server refused our certificate.
+pub(crate) type IsRefusal = Box<dyn Fn(&Response) -> bool + Send + Sync>;
 
 impl Client {
     /// Begins to build a client.
@@ -47,8 +53,10 @@ impl Client {
         factory: Arc<Factory>,
         lanes: Arc<Lanes>,
         drafts: reqwest::Client,
+        reactive: Option<Reactive>,
+        reactive_on: Vec<IsRefusal>,
     ) -> Self {
-        Self { inner: Arc::new(Inner { derived, factory, lanes, drafts }) }
+        Self { inner: Arc::new(Inner { derived, factory, reactive, reactive_on, lanes, drafts }) }
     }
 
     /// Begins a `GET` request.

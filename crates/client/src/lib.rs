@@ -4,12 +4,15 @@
 mod asked;
 mod body;
 mod builder;
+mod causes;
 mod client;
 mod connector;
 mod factory;
 mod lane;
 mod proxy;
+mod reactive;
 mod redirect;
+mod refusal;
 mod request;
 mod send;
 

@@ -1,6 +1,5 @@
 //! Sends one request: attempt by attempt, hop by hop, each on the generation that is served then.
 
-use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,11 +9,12 @@ use reqwest::{Body, Request, Response};
 use tower_service::Service;
 
 use crate::body::{Open, Parcel, Ticket};
+use crate::causes::find;
 use crate::client::Inner;
-use crate::connector::Superseded;
 use crate::factory::Retire;
 use crate::lane::Lane;
 use crate::redirect::{self, Attempt};
+use crate::refusal::{self, Refusal};
 
 /// As often a request is sent again that an HTTP/2 server refused unread; reqwest's own number.
 const REFUSALS: u32 = 2;
@@ -108,17 +108,23 @@ impl Course {
         let result = Attempt::new((&lane.client).call(request), is_last).await;
         ticket.end();
         match result {
-            Ok(response) => self.after(client, response),
+            Ok(response) => {
+                if self.is_refused_by(client, &response)
+                    && self.found_newer_after(client, &lane, ticket).await
+                {
+                    return Next::Again;
+                }
+                self.after(client, response)
+            }
             Err(error) => {
-                let is_committed = ticket.is_committed();
+                // A failed connect took nothing, whatever is known of the body.
+                let is_committed = ticket.is_committed() && !error.is_connect();
                 if self.is_streaming && self.stream.is_none() {
                     self.stream = ticket.returned_body();
                 }
-                if self.can_go_again(client, &lane, &error, is_committed) {
-                    Next::Again
-                } else {
-                    Next::Done(Err(error))
-                }
+                let again = self.can_go_again(client, &lane, &error, is_committed)
+                    || self.found_newer(client, &lane, &error, is_committed).await;
+                if again { Next::Again } else { Next::Done(Err(error)) }
             }
         }
     }
@@ -157,16 +163,12 @@ impl Course {
         error: &reqwest::Error,
         is_committed: bool,
     ) -> bool {
-        let is_overdue = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
-        if is_overdue || (self.is_streaming && self.stream.is_none()) {
+        if self.is_over() {
             return false;
         }
-        if client.factory.retire == Retire::Strict
-            && lane.retired.is_retired()
-            && (!is_committed || is_superseded(error))
-        {
-            // No connection took it, so nobody can have seen it. A waiter of the old pool may be told something else
-            // than `Superseded`; what ended it is the same.
+        if client.factory.retire == Retire::Strict && lane.retired.is_retired() && !is_committed {
+            // Mostly this is `Superseded`. A waiter of the old pool may be told something else; no connection took
+            // its request either, so nobody can have seen it.
             return true;
         }
         if is_refused_unread(error) && self.refusals < REFUSALS {
@@ -174,6 +176,60 @@ impl Course {
             return true;
         }
         false
+    }
+
+    /// Whether an error that a rotation would cause is over, because newer certificates are there, and the request can
+    /// be sent again: no connection took it, or its method may be repeated (RFC 9110, section 9.2.2).
+    async fn found_newer(
+        &mut self,
+        client: &Inner,
+        lane: &Version<Lane>,
+        error: &reqwest::Error,
+        is_committed: bool,
+    ) -> bool {
+        let Some(reactive) = &client.reactive else { return false };
+        let has_identity = lane.generation().identity().is_some();
+        let Some(refusal) = refusal::read(error, has_identity) else { return false };
+        let is_safe = !is_committed || self.request.method().is_idempotent();
+        if self.is_over() || !is_safe {
+            // Whoever comes next has use of a look all the same.
+            reactive.nudge(client.derived.reloader(), self.request.url());
+            return false;
+        }
+        let used = lane.generation().number();
+        let patience = refusal == Refusal::Certificate;
+        let newer = reactive
+            .newer(client.derived.reloader(), self.request.url(), used, patience, self.deadline)
+            .await;
+        self.lane = None;
+        newer.is_some() && !self.is_over()
+    }
+
+    /// Whether the user says that this response is a refusal of our certificate.
+    fn is_refused_by(&self, client: &Inner, response: &Response) -> bool {
+        client.reactive_on.iter().any(|is_refusal| is_refusal(response))
+    }
+
+    /// As `found_newer`, after a response that the user calls a refusal: the request was not looked at.
+    async fn found_newer_after(&mut self, client: &Inner, lane: &Version<Lane>, ticket: &Ticket) -> bool {
+        let Some(reactive) = &client.reactive else { return false };
+        if self.is_streaming && self.stream.is_none() {
+            self.stream = ticket.returned_body();
+        }
+        if self.is_over() {
+            return false;
+        }
+        let used = lane.generation().number();
+        let newer =
+            reactive.newer(client.derived.reloader(), self.request.url(), used, true, self.deadline).await;
+        self.lane = None;
+        newer.is_some() && !self.is_over()
+    }
+
+    /// Whether it can not be sent again: its time is up, or its body is gone.
+    fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+            || (self.is_streaming && self.stream.is_none())
     }
 
     /// Goes on to the next hop, if the response is a redirect that can be followed.
@@ -205,11 +261,6 @@ impl Course {
     }
 }
 
-/// Whether an error comes from [`Superseded`].
-fn is_superseded(error: &reqwest::Error) -> bool {
-    find(error, &mut |error| error.is::<Superseded>())
-}
-
 /// Whether an HTTP/2 server said that it did not look at the request (RFC 9113, section 8.7).
 #[cfg(feature = "http2")]
 fn is_refused_unread(error: &reqwest::Error) -> bool {
@@ -225,25 +276,5 @@ fn is_refused_unread(error: &reqwest::Error) -> bool {
 
 #[cfg(not(feature = "http2"))]
 fn is_refused_unread(_: &reqwest::Error) -> bool {
-    false
-}
-
-/// Looks through an error and its causes. `io::Error` hides what it wraps from `source`, so that is looked into too.
-pub(crate) fn find(
-    error: &(dyn StdError + 'static),
-    is_it: &mut dyn FnMut(&(dyn StdError + 'static)) -> bool,
-) -> bool {
-    let mut next = Some(error);
-    // No chain of errors is that long; one that is a ring would be.
-    for _ in 0..64 {
-        let Some(error) = next else { return false };
-        if is_it(error) {
-            return true;
-        }
-        next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
-    }
     false
 }

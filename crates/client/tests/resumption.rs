@@ -4,11 +4,15 @@
 //! them by hand. They must accept what was withdrawn; if they ever do not, rustls has changed, and the reason for a
 //! fresh config per generation with it.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod common;
 
 use std::sync::{Arc, Mutex};
 
-use certsource_client::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use certsource_client::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
 use certsource_client::rustls::client::{
     ClientSessionMemoryCache, ClientSessionStore, ResolvesClientCert, Resumption, Tls12ClientSessionValue,
     Tls13ClientSessionValue, WebPkiServerVerifier,
@@ -138,7 +142,6 @@ fn certified(identity: &Issued) -> Arc<CertifiedKey> {
 
 /// A server of CA 1, and a client by hand whose trust and identity are swapped for CA 2's inside one config.
 struct ByHand {
-    withdrawn: Ca,
     kept: Ca,
     old: Issued,
     new: Issued,
@@ -164,7 +167,7 @@ impl ByHand {
             .dangerous()
             .with_custom_certificate_verifier(verifier.clone())
             .with_client_cert_resolver(resolver.clone());
-        Self { withdrawn, kept, old, new, server, verifier, resolver, config }
+        Self { kept, old, new, server, verifier, resolver, config }
     }
 
     fn swap_inside(&self) {
@@ -276,7 +279,8 @@ async fn our_client_refuses_what_was_withdrawn() {
     for version in TLS {
         let by_hand = ByHand::new(version).await;
         let dir = KubeletDir::new(&by_hand.old).unwrap();
-        let client = common::builder(dir.path()).reqwest(|b| b.pool_max_idle_per_host(0)).build().await.unwrap();
+        let client =
+            common::builder(dir.path()).reqwest(|b| b.pool_max_idle_per_host(0)).build().await.unwrap();
         for resumed in [false, true, true] {
             client.get(by_hand.server.url("/")).send().await.unwrap().bytes().await.unwrap();
             assert_eq!(by_hand.server.last().is_resumed, resumed);

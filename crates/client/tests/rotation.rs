@@ -1,5 +1,7 @@
 //! A client follows what rotates: the CA, the identity, both in one swap; clones, and requests that were built before.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod common;
 
 use certsource_client::{Reason, Role};

@@ -1,5 +1,7 @@
 //! Strict retirement: what no connection has taken moves to the new generation, what one has taken finishes.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod common;
 
 use std::time::Duration;
@@ -86,9 +88,8 @@ async fn many_that_wait_for_the_first_connection_move_on() {
         let server = Server::start(Tls::of(&server_leaf).clients(&[&setting.ca]).http(http)).await;
         let client = client(&setting.dir).await;
         server.hold_handshakes();
-        let waiters: Vec<_> = (0..50)
-            .map(|n| tokio::spawn(client.post(server.url("/")).body(format!("{n}")).send()))
-            .collect();
+        let waiters: Vec<_> =
+            (0..50).map(|n| tokio::spawn(client.post(server.url("/")).body(format!("{n}")).send())).collect();
         server.held(1).await;
         let second = setting.rotate(&client).await;
         server.release();
@@ -133,7 +134,10 @@ async fn a_long_response_and_a_long_upload_finish() {
                 let gate = gate.clone();
                 async move {
                     if request.method() == "POST" {
-                        return reply(StatusCode::OK, request.into_body().collect().await.unwrap().to_bytes());
+                        return reply(
+                            StatusCode::OK,
+                            request.into_body().collect().await.unwrap().to_bytes(),
+                        );
                     }
                     let frames = [(None, "begun, "), (Some(gate), "done")];
                     Response::new(Gated::new(frames).boxed())

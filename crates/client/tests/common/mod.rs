@@ -221,6 +221,11 @@ impl Server {
         lock(&self.shared.seen).clone()
     }
 
+    /// What it saw since it was last asked to forget.
+    pub fn forget(&self) -> Vec<Seen> {
+        std::mem::take(&mut lock(&self.shared.seen))
+    }
+
     pub fn last(&self) -> Seen {
         lock(&self.shared.seen).last().cloned().expect("the server saw a request")
     }

@@ -1,0 +1,284 @@
+//! Reactive reload: what a rotation broke is mended by a look at once, within limits; what is simply bad stays bad.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use certsource_client::certsource_reload::certsource::clock::Now;
+use certsource_client::certsource_reload::certsource::parts::Parts;
+use certsource_client::certsource_reload::certsource::source::{Alarm, Armed, Look};
+use certsource_client::certsource_reload::certsource::{Origin, Source};
+use certsource_client::reqwest::{self, Body, Method, StatusCode};
+use certsource_client::rustls::version::{TLS12, TLS13};
+use certsource_client::{Builder, Client, Error, Files};
+use certsource_testkit::{Ca, KubeletDir, Method as Writing, PlainDir};
+use http_body_util::BodyExt;
+use tokio::time::Instant;
+
+use common::{Gated, HTTP, NEVER, Server, TLS, Tls, builder, reply, soon, until};
+
+/// Counts how often a source is read.
+struct Counting {
+    files: Files,
+    reads: Arc<AtomicUsize>,
+}
+
+impl Source for Counting {
+    fn origin(&self) -> Origin {
+        self.files.origin()
+    }
+    fn look(&mut self, now: Now) -> Result<Look, Error> {
+        self.files.look(now)
+    }
+    fn read(&mut self) -> Result<Parts, Error> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.files.read()
+    }
+    fn arm(&mut self, alarm: &Alarm) -> Armed {
+        self.files.arm(alarm)
+    }
+}
+
+fn counting(dir: &KubeletDir) -> (Builder, Arc<AtomicUsize>) {
+    let reads = Arc::new(AtomicUsize::new(0));
+    let source = Counting { files: Files::kubernetes(dir.path()), reads: Arc::clone(&reads) };
+    (Client::builder().source(source).reload_every(NEVER).no_proxy(), reads)
+}
+
+/// A client that makes a connection for every request.
+fn unpooled(dir: &KubeletDir) -> Builder {
+    builder(dir.path()).reqwest(|b| b.pool_max_idle_per_host(0))
+}
+
+#[tokio::test]
+async fn an_unknown_issuer_is_mended_for_every_method_and_body() {
+    for http in HTTP {
+        for versions in TLS {
+            for method in [Method::PUT, Method::POST] {
+                for is_streaming in [false, true] {
+                    let (old, new) = (Ca::new("old"), Ca::new("new"));
+                    let dir = KubeletDir::new(old.issue("localhost")).unwrap();
+                    let client = builder(dir.path()).build().await.unwrap();
+                    let leaf = new.issue("localhost");
+                    let server = Server::start(Tls::of(&leaf).http(http).versions(&[versions])).await;
+                    dir.swap(&leaf).unwrap();
+                    let body = if is_streaming {
+                        Body::wrap(Gated::new([(None, "a "), (None, "body")]))
+                    } else {
+                        Body::from("a body")
+                    };
+                    let response = client.request(method.clone(), server.url("/")).body(body).send().await;
+                    assert_eq!(response.unwrap().text().await.unwrap(), "a body");
+                    assert_eq!(client.generation().number(), 2);
+                    assert_eq!(server.seen().len(), 1);
+                }
+            }
+        }
+    }
+}
+
+/// On TLS 1.2 the server refuses our certificate before the handshake ends: any method can go again.
+#[tokio::test]
+async fn our_certificate_refused_on_tls_1_2_is_mended_for_every_method() {
+    for http in HTTP {
+        for method in [Method::GET, Method::POST] {
+            let (old, new) = (Ca::new("old"), Ca::new("new"));
+            let leaf = old.issue("localhost");
+            let dir = KubeletDir::new(old.issue("client")).unwrap();
+            let client = unpooled(&dir).build().await.unwrap();
+            let server = Server::start(Tls::of(&leaf).clients(&[&new]).http(http).versions(&[&TLS12])).await;
+            let identity = new.issue("client");
+            dir.swap_all(old.certificate_pem(), &identity).unwrap();
+            let request = client.request(method, server.url("/")).body("a body");
+            assert_eq!(request.send().await.unwrap().text().await.unwrap(), "a body");
+            assert_eq!(server.last().client, Some(identity.leaf_der()));
+        }
+    }
+}
+
+/// On TLS 1.3 the refusal comes after the handshake, and its alert is often lost. What may be repeated is; the rest
+/// fails, and the next request works.
+#[tokio::test]
+async fn our_certificate_refused_on_tls_1_3_is_mended_where_that_is_safe() {
+    for http in HTTP {
+        for method in [Method::GET, Method::PUT, Method::POST] {
+            for body in ["", "a body"] {
+                let (old, new) = (Ca::new("old"), Ca::new("new"));
+                let leaf = old.issue("localhost");
+                let dir = KubeletDir::new(old.issue("client")).unwrap();
+                let client = unpooled(&dir).build().await.unwrap();
+                let server =
+                    Server::start(Tls::of(&leaf).clients(&[&new]).http(http).versions(&[&TLS13])).await;
+                let identity = new.issue("client");
+                dir.swap_all(old.certificate_pem(), &identity).unwrap();
+                let first = client.request(method.clone(), server.url("/")).body(body).send().await;
+                match (method.is_idempotent(), first) {
+                    (true, first) => assert_eq!(first.unwrap().text().await.unwrap(), body),
+                    // The request was refused before a connection took it: then it went again.
+                    (false, Ok(first)) => assert_eq!(first.text().await.unwrap(), body),
+                    (false, Err(_)) => {
+                        until("the nudge is heard", || client.generation().number() == 2).await;
+                        client.post(server.url("/")).body(body).send().await.unwrap();
+                    }
+                }
+                assert_eq!(server.seen().len(), 1, "a refused request was never looked at");
+                assert_eq!(server.last().client, Some(identity.leaf_der()));
+            }
+        }
+    }
+}
+
+/// nginx completes the handshake and answers 400.
+#[tokio::test]
+async fn a_refusal_by_http_is_mended_if_the_user_says_that_it_is_one() {
+    let ca = Ca::new("ca");
+    let leaf = ca.issue("localhost");
+    let (first, second) = (ca.issue("client"), ca.issue("client"));
+    let dir = KubeletDir::new(&first).unwrap();
+    let server = Server::with(Tls::of(&leaf).clients(&[&ca]), |request| async move {
+        match request.into_body().collect().await {
+            Ok(body) => reply(StatusCode::OK, body.to_bytes()),
+            Err(_) => reply(StatusCode::BAD_REQUEST, ""),
+        }
+    })
+    .await;
+    let is_refusal = {
+        // What nginx would know: whose certificate it was.
+        let wanted = second.leaf_der();
+        let server = Arc::new(server);
+        let seen = Arc::clone(&server);
+        (server, move |_: &reqwest::Response| seen.last().client != Some(wanted.clone()))
+    };
+    let (server, is_refusal) = is_refusal;
+    let client = builder(dir.path()).reactive_on(is_refusal).build().await.unwrap();
+    let response = client.post(server.url("/")).body("x").send().await.unwrap();
+    assert_eq!((response.status(), server.seen().len()), (StatusCode::OK, 1), "nothing new: as it came");
+    drop(response);
+    dir.swap(&second).unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let response = client.post(server.url("/")).body("x").send().await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "x");
+    assert_eq!(server.last().client, Some(second.leaf_der()));
+}
+
+/// No storm, the same error, and no delay for anyone else.
+#[tokio::test]
+async fn a_server_that_is_simply_bad() {
+    let (ca, stranger) = (Ca::new("ca"), Ca::new("stranger"));
+    let leaf = ca.issue("localhost");
+    let strange = stranger.issue("localhost");
+    let dir = KubeletDir::new(&leaf).unwrap();
+    let (plain, reads) = counting(&dir);
+    let client = plain.build().await.unwrap();
+    let at_start = reads.load(Ordering::SeqCst);
+    let (good, bad) = (Server::start(Tls::of(&leaf)).await, Server::start(Tls::of(&strange)).await);
+    let begun = Instant::now();
+    let mut failures = 0;
+    while begun.elapsed() < Duration::from_secs(3) {
+        let requests: Vec<_> = (0..20).map(|_| tokio::spawn(client.get(bad.url("/")).send())).collect();
+        for request in requests {
+            let error = soon(request).await.unwrap().unwrap_err();
+            assert!(error.is_connect(), "{error:?}");
+            assert!(format!("{error:?}").contains("UnknownIssuer"), "{error:?}");
+            failures += 1;
+        }
+        let asked = Instant::now();
+        client.get(good.url("/")).send().await.unwrap();
+        assert!(asked.elapsed() < Duration::from_secs(1));
+    }
+    let looks = reads.load(Ordering::SeqCst) - at_start;
+    assert!(failures >= 60, "{failures} requests in 3 s");
+    assert!((1..=4).contains(&looks), "{looks} looks for {failures} failures");
+
+    // The bad host did not spend the look that the good one needs now.
+    let next = Ca::new("next");
+    let next_leaf = next.issue("localhost");
+    let rotated = Server::start(Tls::of(&next_leaf)).await;
+    dir.swap(&next_leaf).unwrap();
+    client.get(rotated.url("/")).send().await.unwrap();
+}
+
+#[tokio::test]
+async fn many_at_the_moment_of_a_rotation_share_a_look() {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    let dir = KubeletDir::new(old.issue("localhost")).unwrap();
+    let (plain, reads) = counting(&dir);
+    let client = plain.build().await.unwrap();
+    let at_start = reads.load(Ordering::SeqCst);
+    let leaf = new.issue("localhost");
+    let server = Server::start(Tls::of(&leaf)).await;
+    dir.swap(&leaf).unwrap();
+    let requests: Vec<_> = (0..1_000).map(|_| tokio::spawn(client.get(server.url("/")).send())).collect();
+    for request in requests {
+        soon(request).await.unwrap().unwrap();
+    }
+    assert_eq!(server.seen().len(), 1_000);
+    let looks = reads.load(Ordering::SeqCst) - at_start;
+    assert!(looks <= 3, "{looks} looks");
+}
+
+/// A certificate is there, its key is not yet: whoever waits is served when the writer is done.
+#[tokio::test]
+async fn a_writer_at_work_is_waited_for() {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    let dir = PlainDir::new(Writing::Rename, old.issue("client")).unwrap();
+    let client = builder(&dir.path()).build().await.unwrap();
+    let leaf = new.issue("localhost");
+    let server = Server::start(Tls::of(&leaf)).await;
+    let identity = new.issue("client");
+    let mut steps = dir.swap_steps(&identity).unwrap();
+    let mut events = client.subscribe();
+    while steps.remaining() > 1 {
+        steps.step().unwrap();
+    }
+    let request = tokio::spawn(client.get(server.url("/")).send());
+    loop {
+        let event = soon(events.next()).await.unwrap().unwrap();
+        if event.kind.as_str() == "pending" {
+            break;
+        }
+    }
+    assert!(!request.is_finished());
+    steps.finish().unwrap();
+    soon(request).await.unwrap().unwrap();
+    assert_eq!(client.generation().number(), 2);
+}
+
+#[tokio::test]
+async fn it_can_be_switched_off() {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    let dir = KubeletDir::new(old.issue("localhost")).unwrap();
+    let client = builder(dir.path()).reactive(false).build().await.unwrap();
+    let leaf = new.issue("localhost");
+    let server = Server::start(Tls::of(&leaf)).await;
+    dir.swap(&leaf).unwrap();
+    client.get(server.url("/")).send().await.unwrap_err();
+    assert_eq!(client.generation().number(), 1);
+}
+
+/// The one that looks is dropped; those who wait for its look get one of their own.
+#[tokio::test]
+async fn a_dropped_send_keeps_nobody_waiting() {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    let dir = PlainDir::new(Writing::Rename, old.issue("client")).unwrap();
+    let client = builder(&dir.path()).build().await.unwrap();
+    let leaf = new.issue("localhost");
+    let server = Server::start(Tls::of(&leaf)).await;
+    let identity = new.issue("client");
+    let mut steps = dir.swap_steps(&identity).unwrap();
+    let mut events = client.subscribe();
+    while steps.remaining() > 1 {
+        steps.step().unwrap();
+    }
+    let first = tokio::spawn(client.get(server.url("/")).send());
+    while soon(events.next()).await.unwrap().unwrap().kind.as_str() != "pending" {}
+    let second = tokio::spawn(client.get(server.url("/")).send());
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    steps.finish().unwrap();
+    soon(second).await.unwrap().unwrap();
+}

@@ -204,6 +204,18 @@ fn a_directory_of_anchors_gives_its_files_and_nothing_else() {
 }
 
 #[test]
+fn an_anchor_under_several_names_counts_once() {
+    let scene = Scene::new();
+    let other = Ca::new("Other");
+    scene.write("roots/ca.pem", scene.ca.certificate_pem());
+    scene.write("roots/0a1b2c3d.0", scene.ca.certificate_pem());
+    scene.write("roots/all.crt", other.certificate_pem() + &scene.ca.certificate_pem());
+    let material = Files::trust(scene.path("roots")).load().unwrap();
+    let found: Vec<_> = material.trust().unwrap().iter().map(|anchor| anchor.der().clone()).collect();
+    assert_eq!(found, [scene.ca.certificate_der(), other.certificate_der()]);
+}
+
+#[test]
 fn a_directory_without_anchors_is_never_no_roots() {
     let scene = Scene::new();
     fs::create_dir(scene.path("roots")).unwrap();

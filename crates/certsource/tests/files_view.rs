@@ -362,6 +362,49 @@ fn certbot_renewals_are_never_mixed() {
 }
 
 #[test]
+fn a_link_that_is_turned_away_and_back_is_never_mixed() {
+    let versions = versions();
+    for begin in 0..50 {
+        for length in 1..8 {
+            let dir = PlainDir::new(Method::DirLink, &versions[0]).unwrap();
+            let [first, second] = [0, 1].map(|number| {
+                let beside = dir.path().with_file_name(format!("version-{number}"));
+                fs::create_dir(&beside).unwrap();
+                for (name, content) in versions[number].files() {
+                    fs::write(beside.join(name), content).unwrap();
+                }
+                beside
+            });
+            let turn = {
+                let link = dir.path();
+                move |target: &Path| {
+                    let new = link.with_extension("new");
+                    std::os::unix::fs::symlink(target, &new).unwrap();
+                    fs::rename(new, &link).unwrap();
+                }
+            };
+            turn(&first);
+            let mut calls = 0;
+            let between = Between::new(move |_| {
+                calls += 1;
+                if calls == begin {
+                    turn(&second);
+                }
+                if calls == begin + length {
+                    turn(&first);
+                }
+            });
+            let files = Files::trust(dir.ca_path()).with_identity(dir.cert_path(), dir.key_path());
+            let material = { files.filesystem(Arc::new(between)) }.load().unwrap();
+            let root = material.trust().unwrap()[0].der();
+            let of = versions.iter().find(|issued| issued.root_der() == *root).unwrap();
+            let leaf = material.identity().unwrap().leaf().der().clone();
+            assert_eq!(leaf, of.leaf_der(), "turned before call {begin}, back {length} calls later");
+        }
+    }
+}
+
+#[test]
 fn a_volume_that_is_swapped_at_every_call_is_still_read() {
     let versions = versions();
     let dir = KubeletDir::new(&versions[0]).unwrap().keep_old(true);

@@ -90,6 +90,8 @@ impl Notify {
                 return (was_added, problem.or_else(|| unreliable(fs, &way, paths)));
             }
         }
+        // Not for long: the next look tries again.
+        self.must_rearm = true;
         (
             was_added,
             Some("links and directories on the way change faster than they can be watched".to_owned()),
@@ -124,6 +126,8 @@ impl Notify {
                     is_steady &= self::identity(fs, directory) == identity;
                     self.standing.push(Standing { directory: directory.clone(), identity, _watch: watch });
                 }
+                // It was there when the way was walked.
+                Err(WatchError::NotFound) => is_steady = false,
                 Err(error) => {
                     problem.get_or_insert_with(|| problem_text(directory, &error));
                 }

@@ -2,7 +2,7 @@
 //!
 //! What is not here: the meaning of a certificate or key, and whether they fit ([`Parts::assemble`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use pki_types::{CertificateDer, CertificateRevocationListDer};
 use zeroize::Zeroizing;
@@ -125,7 +125,7 @@ impl Reader<'_> {
         match passed_over {
             Some(missing) if anchors.is_empty() => Err(missing),
             _ if anchors.is_empty() => Err(Error::new(Reason::Empty, "no trust anchor was found")),
-            _ => Ok(anchors),
+            _ => Ok(distinct(anchors)),
         }
     }
 
@@ -290,6 +290,14 @@ fn found(
 ) -> impl Iterator<Item = FoundCertificate> {
     let origin = Origin::file(&place.shown);
     certificates.into_iter().map(move |(der, line)| FoundCertificate { der, origin: origin.clone(), line })
+}
+
+/// Each anchor once, where it was found first: directories made by `openssl rehash` hold every file under two names,
+/// and often a bundle of all beside them.
+fn distinct(anchors: Vec<FoundCertificate>) -> Vec<FoundCertificate> {
+    let mut seen = HashSet::new();
+    let is_first: Vec<bool> = anchors.iter().map(|anchor| seen.insert(anchor.der.as_ref())).collect();
+    anchors.into_iter().zip(is_first).filter_map(|(anchor, is_first)| is_first.then_some(anchor)).collect()
 }
 
 fn certificates(holds: Holds, place: &Place) -> Result<Vec<FoundCertificate>, Error> {

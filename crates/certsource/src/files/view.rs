@@ -160,13 +160,11 @@ impl<R: Reach> Round<'_, R> {
             Err(error) => return Err(failed(error)),
         };
         let meta = file.metadata().map_err(failed)?;
+        // What was opened must be what was seen: a link can be turned away and back between the two looks.
         if before != Ok(Some(meta.signature())) {
             return Err(Stop::Moved);
         }
         let bytes = self.bytes(&mut *file, &meta, place, total)?;
-        if file.metadata().map_err(failed)?.signature() != meta.signature() {
-            return Err(Stop::Moved);
-        }
         Ok(Taken { bytes, meta, in_volume: self.in_volume[number] })
     }
 

@@ -23,7 +23,7 @@ pub(crate) const BOUND: Duration = Duration::from_secs(20);
 pub(crate) struct Events {
     pub(crate) watches: Arc<dyn Watches>,
     dir: TestDir,
-    arrived: Receiver<()>,
+    arrived: Receiver<Option<PathBuf>>,
     _watch: Watch,
     count: usize,
 }
@@ -32,8 +32,8 @@ impl Events {
     pub(crate) fn new(watches: Arc<dyn Watches>) -> Self {
         let dir = TestDir::new().unwrap();
         let (sender, arrived) = channel();
-        let sink: Sink = Arc::new(move |_| {
-            let _ = sender.send(());
+        let sink: Sink = Arc::new(move |event| {
+            let _ = sender.send(event.path.clone());
         });
         let watch = watches.watch(dir.path(), sink).unwrap();
         Self { watches, dir, arrived, _watch: watch, count: 0 }
@@ -41,11 +41,11 @@ impl Events {
 
     /// Returns when every event of what was done before this call was delivered.
     pub(crate) fn deliver(&mut self) {
-        while self.arrived.try_recv().is_ok() {}
         self.count += 1;
-        // A directory is made in one event; a file in several, of which the last would come after this returns.
-        fs::create_dir(self.dir.join(self.count.to_string())).unwrap();
-        self.arrived.recv_timeout(BOUND).expect("an event of the fence");
+        let path = self.dir.join(self.count.to_string());
+        fs::create_dir(&path).unwrap();
+        // By its name: the directory that holds it may be told of too, by a watch above.
+        while self.arrived.recv_timeout(BOUND).expect("an event of the fence").as_ref() != Some(&path) {}
     }
 }
 

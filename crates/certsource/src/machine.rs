@@ -1,7 +1,7 @@
 //! The decision logic, without I/O: observations, verdicts and clocks in; what to do next, and what to tell, out.
 //!
 //! This file holds the words that go in and out; [`Machine`] itself is in `machine/state.rs`,
-//! what it remembers in `machine/memory.rs`. What is not here: any
+//! its verdicts in `machine/state/outcome.rs`, what it remembers in `machine/memory.rs`. What is not here: any
 //! access to files, threads or clocks. Every moment is handed in.
 
 use std::sync::Arc;
@@ -29,6 +29,11 @@ pub use state::Machine;
 /// * `unstable_after`: 30 s of content that never stands still
 /// * `deadline`: 10 s for a look, a read or a judgement; what takes longer hangs
 /// * `skew`: 5 min of difference between clocks that validity checks tolerate
+///
+/// # Range
+/// A [`Machine`] takes the nearest value in range for one that is out of it: 10 ms to 100 years for every duration, but
+/// for `pair_grace`, `unstable_after` and `skew`, which may be zero; 0.0 to 0.5 for `jitter`. So no value can make it
+/// spin or overflow.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Policy {
@@ -83,7 +88,31 @@ impl Policy {
     pub fn every(interval: Duration) -> Self {
         Self { interval, ..Self::default() }
     }
+
+    fn in_range(mut self) -> Self {
+        const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
+        for pause in [
+            &mut self.interval,
+            &mut self.safety,
+            &mut self.settle,
+            &mut self.settle_closed,
+            &mut self.settle_loss,
+            &mut self.backoff,
+            &mut self.backoff_max,
+            &mut self.deadline,
+        ] {
+            *pause = (*pause).clamp(SHORTEST, LONGEST);
+        }
+        for patience in [&mut self.pair_grace, &mut self.unstable_after, &mut self.skew] {
+            *patience = (*patience).min(LONGEST);
+        }
+        self.jitter = if self.jitter.is_nan() { 0.0 } else { self.jitter.clamp(0.0, 0.5) };
+        self
+    }
 }
+
+/// No pause is shorter: so a machine rests whatever its source and its gates say.
+const SHORTEST: Duration = Duration::from_millis(10);
 
 /// What an engine does next.
 #[derive(Clone, Debug)]
@@ -125,6 +154,9 @@ pub enum Verdict {
         /// Why not now.
         error: Error,
     },
+    /// What follows the source can not use it. For engines: unlike a refusal, this holds back a pure withdrawal too,
+    /// and it is tried again soon, after a growing pause.
+    Unusable(Error),
 }
 
 /// A new generation.
@@ -137,7 +169,7 @@ pub struct Publication {
     pub material: Arc<Material>,
     /// What changed since the generation before; everything is added by the first.
     pub diff: Diff,
-    /// Set when the trust is new and the identity is the last good one, because the identity's files are broken.
+    /// Set when only what was withdrawn is new, and the rest is the last good one, because something is broken.
     pub degraded: Option<Error>,
     /// Which demands it answers.
     pub ticket: u64,

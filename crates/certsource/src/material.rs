@@ -275,14 +275,16 @@ impl Crl {
 
     /// Whether this list is of the same issuer as `other` and has a lower CRL number.
     pub(crate) fn is_older_than(&self, other: &Self) -> bool {
-        let (mine, theirs) = (&self.0.essentials, &other.0.essentials);
-        if mine.issuer(&self.0.der) != theirs.issuer(&other.0.der) {
-            return false;
-        }
-        match (&mine.number, &theirs.number) {
-            (Some(mine), Some(theirs)) => (mine.len(), mine) < (theirs.len(), theirs),
+        match (&self.0.essentials.number, &other.0.essentials.number) {
+            (Some(mine), Some(theirs)) => {
+                self.is_of_issuer_of(other) && (mine.len(), mine) < (theirs.len(), theirs)
+            }
             _ => false,
         }
+    }
+
+    fn is_of_issuer_of(&self, other: &Self) -> bool {
+        self.0.essentials.issuer(&self.0.der) == other.0.essentials.issuer(&other.0.der)
     }
 }
 
@@ -391,14 +393,19 @@ impl Material {
         Diff { added: only_in(self, older), removed: only_in(older, self) }
     }
 
-    /// Whether certificates went away and none came: what a cut file looks like, and a withdrawal too.
+    /// Whether certificates or revocation lists went away and none came: what a cut file looks like, and a withdrawal
+    /// of anchors too.
     pub(crate) fn only_loses(&self, current: &Self) -> bool {
-        let now: HashSet<_> = self.certificates().map(|(role, c)| (role, c.fingerprint())).collect();
-        let before: HashSet<_> = current.certificates().map(|(role, c)| (role, c.fingerprint())).collect();
-        now.is_subset(&before) && now.len() < before.len()
+        let all = |m: &Self| -> HashSet<(Option<Role>, Fingerprint)> {
+            let certificates = m.certificates().map(|(role, c)| (Some(role), c.fingerprint()));
+            certificates.chain(m.crls.iter().flatten().map(|crl| (None, crl.fingerprint()))).collect()
+        };
+        let (now, before) = (all(self), all(current));
+        now.len() < before.len() && now.is_subset(&before)
     }
 
-    /// Whether the identity is the same, no anchor is new, and something is withdrawn: an anchor went, or a CRL came.
+    /// Whether nothing is accepted that was not accepted before: the identity is the same, no anchor is new, and every
+    /// revocation list is still there or has made way for a newer one of its issuer.
     pub(crate) fn only_withdraws(&self, current: &Self) -> bool {
         let anchors = |m: &Self| -> HashSet<Fingerprint> {
             m.trust.iter().flatten().map(Certificate::fingerprint).collect()
@@ -406,10 +413,24 @@ impl Material {
         let chain = |m: &Self| -> Option<Vec<Fingerprint>> {
             m.identity.as_ref().map(|i| i.chain.iter().map(Certificate::fingerprint).collect())
         };
+        let stays = |known: &Crl| {
+            let mut lists = self.crls.iter().flatten();
+            lists.any(|crl| crl.fingerprint() == known.fingerprint() || known.is_older_than(crl))
+        };
         self.digest != current.digest
             && self.trust.is_some() == current.trust.is_some()
             && chain(self) == chain(current)
             && anchors(self).is_subset(&anchors(current))
+            && current.crls.iter().flatten().all(stays)
+    }
+
+    /// A list in `current` whose issuer has only older lists here: it looks like a replay.
+    pub(crate) fn replays<'a>(&'a self, current: &Self) -> Option<&'a Crl> {
+        current.crls.iter().flatten().find_map(|known| {
+            let mut of_issuer = self.crls.iter().flatten().filter(|crl| crl.is_of_issuer_of(known));
+            let first = of_issuer.next()?;
+            (first.is_older_than(known) && of_issuer.all(|crl| crl.is_older_than(known))).then_some(first)
+        })
     }
 
     /// Whether, compared with `current`, only the identity changed, to a new key that is known to match.
@@ -437,7 +458,7 @@ pub struct Diff {
 pub struct Reading {
     /// The material, if every part of it is good.
     pub whole: Result<Arc<Material>, Error>,
-    /// Trust and CRLs, when only the identity is broken: a withdrawal in them must not be lost.
+    /// The parts that are good, when another one is broken: a withdrawal in them must not be lost.
     pub partial: Option<Partial>,
 }
 
@@ -447,17 +468,34 @@ impl From<Error> for Reading {
     }
 }
 
-/// Material that lacks its identity, because that is broken.
+/// The parts of a source in which something can be withdrawn, as far as they are good.
 #[derive(Debug)]
 pub struct Partial {
-    trust: Option<Vec<Certificate>>,
-    crls: Option<Vec<Crl>>,
+    /// `None`: broken.
+    trust: Option<Option<Vec<Certificate>>>,
+    /// `None`: broken.
+    crls: Option<Option<Vec<Crl>>>,
 }
 
 impl Partial {
-    /// This trust and these CRLs with the identity of `current`.
-    pub(crate) fn completed_by(&self, current: &Material) -> Material {
-        Material::new(self.trust.clone(), current.identity.clone(), self.crls.clone(), Vec::new(), false)
+    /// What these parts withdraw: `current` with the new trust, the new lists or both, so that nothing is accepted that
+    /// was not accepted before. `None` when they withdraw nothing.
+    pub(crate) fn withdrawal_from(&self, current: &Material) -> Option<Material> {
+        let with = |trust: &Option<Vec<Certificate>>, crls: &Option<Vec<Crl>>| {
+            let material =
+                Material::new(trust.clone(), current.identity.clone(), crls.clone(), Vec::new(), false);
+            material.only_withdraws(current).then_some(material)
+        };
+        let both = self.trust.as_ref().zip(self.crls.as_ref()).and_then(|(trust, crls)| with(trust, crls));
+        both.or_else(|| with(self.trust.as_ref()?, &current.crls))
+            .or_else(|| with(&current.trust, self.crls.as_ref()?))
+    }
+}
+
+impl Material {
+    /// For when the whole of it is refused.
+    pub(crate) fn as_partial(&self) -> Partial {
+        Partial { trust: Some(self.trust.clone()), crls: Some(self.crls.clone()) }
     }
 }
 
@@ -485,10 +523,11 @@ impl Parts {
                 whole: Ok(Arc::new(Material::new(trust, identity, crls, warnings, single_file))),
                 partial: None,
             },
-            (Ok(trust), Err(error), Ok(crls)) if trust.is_some() || crls.is_some() => {
-                Reading { whole: Err(error), partial: Some(Partial { trust, crls }) }
+            (trust, identity, crls) => {
+                let error = [trust.as_ref().err(), identity.as_ref().err(), crls.as_ref().err()];
+                let error = error.into_iter().flatten().next().cloned().expect("one of the parts is broken");
+                Reading { whole: Err(error), partial: Some(Partial { trust: trust.ok(), crls: crls.ok() }) }
             }
-            (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => error.into(),
         }
     }
 }

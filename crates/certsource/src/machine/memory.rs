@@ -1,7 +1,7 @@
 //! What a [`Machine`](super::Machine) remembers between two generations, in pieces.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock::Now;
 use crate::digest::ContentId;
@@ -23,8 +23,9 @@ pub(super) enum Step {
     /// Adopted at once if a look after the read says that nothing moved.
     ConfirmNext(Arc<Material>),
     Confirming(Arc<Material>),
-    JudgeNext(Arc<Material>),
-    Judging(Candidate),
+    /// With an error: a withdrawal, completed with the last good rest because of that error.
+    JudgeNext(Arc<Material>, Option<Error>),
+    Judging(Candidate, Option<Error>),
 }
 
 pub(super) struct Current {
@@ -52,10 +53,20 @@ pub(super) struct Trouble {
     pub(super) pause: Duration,
     pub(super) pending_told: bool,
     pub(super) failure_told: Option<Reason>,
+    /// Something was told that its end must be told of, too.
+    pub(super) owes_recovery: bool,
     /// The reads are fine; it is a gate or a rule that says no.
     pub(super) refused: bool,
-    /// A trust that only loses, held back by the broken identity, and since when it stands.
-    pub(super) withdrawal: Option<(ContentId, Instant)>,
+    pub(super) withdrawal: Option<Held>,
+}
+
+/// A withdrawal that is held back, because something else in the source is broken.
+pub(super) struct Held {
+    pub(super) content: ContentId,
+    /// Since when it stands.
+    pub(super) seen: Instant,
+    /// When it is published all the same.
+    pub(super) due: Instant,
 }
 
 impl Trouble {
@@ -66,6 +77,7 @@ impl Trouble {
             pause,
             pending_told: false,
             failure_told: None,
+            owes_recovery: false,
             refused: false,
             withdrawal: None,
         }
@@ -76,7 +88,48 @@ impl Trouble {
 pub(super) struct Refusal {
     pub(super) content: ContentId,
     pub(super) error: Error,
+    /// Asked again at this moment.
     pub(super) until: Option<Instant>,
+    /// The same, on the wall clock: that one can be set right long before `until`.
+    pub(super) valid_from: Option<SystemTime>,
+}
+
+impl Refusal {
+    pub(super) fn is_over(&self, now: Now) -> bool {
+        self.until.is_some_and(|until| until <= now.mono)
+            || self.valid_from.is_some_and(|from| from <= now.wall)
+    }
+}
+
+/// Content that was said to be replaced whole, and was replaced again while it was read.
+pub(super) struct Unconfirmed {
+    pub(super) content: ContentId,
+    pub(super) times: u32,
+}
+
+/// Slows down wake-ups that come without end: a burst of them is served at once, the rest one by one.
+pub(super) struct Pace {
+    /// When the bucket is empty again.
+    full_until: Option<Instant>,
+}
+
+impl Pace {
+    const EACH: Duration = Duration::from_millis(10);
+    const BURST: u32 = 16;
+
+    pub(super) const fn new() -> Self {
+        Self { full_until: None }
+    }
+
+    /// When a wake-up that came by `now` may be followed.
+    pub(super) fn earliest(&self, now: Instant) -> Instant {
+        let burst = Self::EACH * Self::BURST;
+        self.full_until.and_then(|until| until.checked_sub(burst)).map_or(now, |earliest| earliest.max(now))
+    }
+
+    pub(super) fn take(&mut self, now: Instant) {
+        self.full_until = Some(self.full_until.map_or(now, |until| until.max(now)) + Self::EACH);
+    }
 }
 
 /// The least certain of two arrivals decides. A swap replaces everything that came before it.
@@ -105,6 +158,6 @@ impl Spread {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         let unit = (self.0 >> 11) as f64 / (1_u64 << 53) as f64;
-        interval.mul_f64(1.0 + share.clamp(0.0, 0.5) * (2.0 * unit - 1.0))
+        interval.mul_f64(1.0 + share * (2.0 * unit - 1.0))
     }
 }

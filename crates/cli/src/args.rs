@@ -15,18 +15,19 @@ use crate::{check, demo, duration, get, inspect, watch};
 const EXAMPLES: &str = "\
 Examples:
   certsource demo
-      rotate CA, server and client certificates under load, without one failed request
+      rotate everything under load, without one failed request
   certsource inspect /etc/tls
       what is in these files, who issued it, until when it is valid
   certsource check --expires-in 30d /etc/tls/tls.crt
       exit code 1 if it expires within 30 days
   certsource watch --kubernetes /etc/tls
       a line for each rotation, and for each one that fails, with the reason
-  certsource get https://localhost:8443/ --ca ca.pem --cert tls.crt --key tls.key --every 100ms
+  certsource get https://localhost:8443/ --kubernetes /etc/tls --every 100ms
       requests that follow the rotation of these files
 
 Every command explains itself: certsource watch --help
-Exit codes: 0 is fine, 1 is a negative answer, 2 is \"could not do it\", with one line that says why.
+Exit codes: 0 is fine, 1 is a negative answer, 2 is \"could not do it\", with one
+line that says why.
 Logs go to standard error: RUST_LOG=debug shows more.";
 
 /// Keeps TLS certificates and TLS connections in step: watch, inspect and check what is on disk, and see what a

@@ -20,14 +20,17 @@ Examples:
   certsource check --expires-in 30d /etc/tls/tls.crt
       exit code 1 if it expires within 30 days
   certsource check --expires-in 75% /etc/tls/*.crt
-      exit code 1 if three quarters of its life are used: fits short-lived certificates
+      exit code 1 if three quarters of its life are used: for short lives
   certsource check --expires-in 7d /etc/tls && systemctl reload web
       a directory and everything below it
   certsource check --nagios --expires-in 14d /etc/tls/tls.crt
-      one line with performance data; 0 OK, 1 WARNING, 2 CRITICAL (expired), 3 UNKNOWN
+      one line with performance data; 0 OK, 1 WARNING, 2 CRITICAL (expired),
+      3 UNKNOWN
 
-Every certificate counts, chains and anchors too, and a CRL that is past its next update.
-Exit codes: 0 fine, 1 something expires or has expired, 2 it cannot be told: a file is missing, broken or empty.";
+Every certificate counts, chains and anchors too, and a CRL that is past its
+next update.
+Exit codes: 0 fine, 1 something expires or has expired, 2 it cannot be told: a
+file is missing, broken or empty.";
 
 /// Tell by exit code whether a certificate expires soon.
 #[derive(Debug, clap::Args)]

@@ -48,11 +48,13 @@ Examples:
   certsource demo --format json | jq -c 'select(.event == \"summary\")'
       for scripts: a line for each rotation, and a summary at the end
 
-A rotation is what a careful operator does, by swaps as the kubelet makes them: the new CA is trusted beside the old
-one; server and client get certificates of the new CA; the old CA goes. Then all that is left of it must be refused: a
+A rotation is what a careful operator does, by swaps as the kubelet makes them:
+the new CA is trusted beside the old one; server and client get certificates of
+the new CA; the old CA goes. Then all that is left of it must be refused: a
 server, an identity, a session ticket.
 
-Exit code 0 only if no request failed, every rotation was seen by the client, and the withdrawn CA was refused.";
+Exit code 0 only if no request failed, every rotation was seen by the client,
+and the withdrawn CA was refused.";
 
 /// Rotate CA, server and client certificates under load, before your eyes, without one failed request.
 ///
@@ -170,7 +172,8 @@ impl Demo {
 
         let tally = Arc::new(Tally::default());
         tally.expect(&first);
-        let scene = Arc::new(Scene::new(args.rotations as usize, &server.handshakes, &reloader, &client));
+        let scene =
+            Arc::new(Scene::new(args.rotations as usize, period, &server.handshakes, &reloader, &client));
         for kind in Kind::ALL {
             scene.begin(kind, &first);
         }

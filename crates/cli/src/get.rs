@@ -25,16 +25,18 @@ const EXAMPLES: &str = "\
 Examples:
   certsource get https://localhost:8443/ --ca ca.pem
       one request: the body on standard output, the status on standard error
-  certsource get https://localhost:8443/ --kubernetes /etc/tls --every 100ms --duration 10m
-      ten requests a second while the files rotate: does one fail?
-  certsource get https://localhost:8443/ --ca ca.pem --cert tls.crt --key tls.key --count 1000 --concurrency 8
+  certsource get https://localhost/ --kubernetes /etc/tls --every 100ms
+      ten requests a second while the files rotate, until Ctrl-C: does one fail?
+  certsource get https://localhost/ --ca ca.pem --count 1000 --concurrency 8
       1000 requests, as fast as 8 at a time go
-  certsource get https://localhost:8443/ --ca ca.pem --every 1s --format json | jq -c '[.event, .status, .generation]'
-      one JSON object a line: request, reloaded, failed, and a summary at the end
+  certsource get https://localhost/ --ca ca.pem --every 1s --format json | jq
+      one JSON object a line: request, reloaded, failed; a summary at the end
 
 The system's roots are never used: name the CA of the server.
-An answer of 400 and above counts as failed: servers such as nginx refuse a client certificate that way.
-Exit code 0 only if no request failed, 1 if one did, 2 if the files cannot be loaded.";
+An answer of 400 and above counts as failed: servers such as nginx refuse a
+client certificate that way.
+Exit code 0 only if no request failed, 1 if one did, 2 if the files cannot be
+loaded.";
 
 /// Send requests with the certificates of these files, and go on while they rotate.
 #[derive(Debug, clap::Args)]

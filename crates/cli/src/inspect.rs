@@ -30,12 +30,13 @@ Examples:
       everything in a directory and below it
   certsource inspect tls.crt --key tls.key
       does the key belong to the certificate? exit code 1 if it does not
-  kubectl get secret web-tls -o jsonpath='{.data.tls\\.crt}' | base64 -d | certsource inspect -
-      standard input
-  certsource inspect --format json /etc/tls | jq -r 'select(.event==\"certificate\") | .not_after'
+  openssl s_client -connect localhost:443 </dev/null | certsource inspect -
+      standard input; what is not PEM in it is passed over
+  certsource inspect --format json /etc/tls | jq .not_after
       one JSON object a line: certificate, crl, private_key, key, problem
 
-What is broken is told by file and line on standard error; the rest is shown, and the exit code is 2.";
+What is broken is told by file and line on standard error; the rest is shown,
+and the exit code is 2.";
 
 /// Show what is in certificate files: who, for what names, by whom, until when.
 ///

@@ -31,12 +31,14 @@ Examples:
   certsource watch --ca ca.pem --wait 60s --once
       wait until the material is there and good, then end: for init containers
   certsource watch --cert tls.crt --key tls.key --exec systemctl reload nginx
-      a command after each reload; everything behind --exec belongs to it, no shell is involved.
-      It gets CERTSOURCE_EVENT, _GENERATION, _DIGEST, _ORIGIN, _FINGERPRINT, _NOT_AFTER, _ADDED, _REMOVED
-  certsource watch --cert tls.crt --key tls.key --signal HUP --pid-file /run/nginx.pid
+      a command after each reload, without a shell; all that follows --exec
+      belongs to it. Its environment holds CERTSOURCE_EVENT, _GENERATION,
+      _DIGEST, _ORIGIN, _FINGERPRINT, _NOT_AFTER, _ADDED and _REMOVED
+  certsource watch --kubernetes /etc/tls --signal HUP --pid-file /run/nginx.pid
       a signal after each reload
 
-What is served stays the last good generation while files are missing, torn or broken: that is told as failed.
+While files are missing, torn or broken, that is told as failed, and the last
+good generation stays.
 Ends with 0 on SIGTERM and SIGINT, with 2 and one line if the first load fails.";
 
 /// Follow TLS files and tell each rotation, and each failed one with its reason.

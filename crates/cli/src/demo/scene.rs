@@ -51,6 +51,8 @@ pub(super) struct Frame {
     pub(super) seconds: f64,
     pub(super) rotation: usize,
     pub(super) rotations: usize,
+    /// Seconds from one rotation to the next, as planned.
+    pub(super) period: f64,
     pub(super) step: Option<&'static str>,
     pub(super) adopted: Duration,
     pub(super) adopted_worst: Duration,
@@ -83,6 +85,7 @@ pub(super) struct Scene {
 impl Scene {
     pub(super) fn new(
         rotations: usize,
+        period: Duration,
         handshakes: &Arc<Handshakes>,
         server: &Reloader,
         client: &Client,
@@ -93,7 +96,7 @@ impl Scene {
             handshakes: Arc::clone(handshakes),
             server: server.clone(),
             client: client.clone(),
-            state: Mutex::new(Frame { rotations, ..Frame::default() }),
+            state: Mutex::new(Frame { rotations, period: period.as_secs_f64(), ..Frame::default() }),
         }
     }
 

@@ -239,25 +239,31 @@ impl Show {
             if let Some(message) = message {
                 self.output.text(&format!("not finished: {message}"))?;
             }
-            self.output.text(&in_words(&frame, is_good, done, seen, refused))?;
+            for line in in_words(&frame, is_good, done, seen, refused) {
+                self.output.text(&line)?;
+            }
         }
         Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
 }
 
-fn in_words(frame: &Frame, is_good: bool, done: usize, seen: usize, refused: usize) -> String {
-    format!(
-        "{}: {} requests, {} failed; {done} rotations in {:.1} s, {seen} seen by the client; withdrawn CA refused \
-         {refused} of {done} times; latency p50 {}, p99 {}, at most {}; adopted within {}",
-        if is_good { "ok" } else { "FAILED" },
-        frame.requests,
-        frame.failed,
-        frame.seconds,
-        latency(frame.p50),
-        latency(frame.p99),
-        latency(frame.worst),
-        latency(frame.adopted_worst),
-    )
+fn in_words(frame: &Frame, is_good: bool, done: usize, seen: usize, refused: usize) -> [String; 2] {
+    let verdict = if is_good { "ok" } else { "FAILED" };
+    [
+        format!(
+            "{verdict}: {} requests, {} failed; {seen} of {done} rotations seen by the client; withdrawn CA refused \
+             {refused} of {done} times",
+            frame.requests, frame.failed
+        ),
+        format!(
+            "{:.1} s; latency p50 {}, p99 {}, at most {}; a step was adopted within {}",
+            frame.seconds,
+            latency(frame.p50),
+            latency(frame.p99),
+            latency(frame.worst),
+            latency(frame.adopted_worst)
+        ),
+    ]
 }
 
 fn millis(time: Duration) -> f64 {

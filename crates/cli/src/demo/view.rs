@@ -250,8 +250,8 @@ const NAME: usize = 14;
 /// When each certificate is in use (`━`), and when it would be valid by its dates alone (`┄`).
 fn time_line(frame: &Frame, width: usize) -> Vec<Row> {
     let bar = width.saturating_sub(NAME + 1).max(10);
-    // The newest windows fill the picture; a quarter of it is the future.
-    let past = span(frame);
+    // So that the last two rotations are in it. A quarter of the picture is the future.
+    let past = (frame.period * 2.5).max(2.0);
     let (from, until) = (frame.seconds - past, frame.seconds + past / 3.0);
     let at = |column: usize| from + (until - from) * (column as f64 + 0.5) / bar as f64;
     let now = bar * 3 / 4;
@@ -305,15 +305,6 @@ fn sign(window: &Window, at: f64, now: f64) -> (&'static str, char) {
     }
 }
 
-/// The seconds of the past that are shown: so that the last few rotations are in it.
-fn span(frame: &Frame) -> f64 {
-    let oldest = Kind::ALL.iter().filter_map(|kind| {
-        let mut windows = frame.windows.iter().rev().filter(|window| window.kind == *kind);
-        windows.nth(ROWS - 1).map(|window| frame.seconds - window.used.0)
-    });
-    oldest.fold(1.0, f64::max) * 1.1
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -324,6 +315,7 @@ mod tests {
             seconds: 9.0,
             rotation: 2,
             rotations: 20,
+            period: 4.0,
             requests: 1000,
             windows: vec![
                 window(Kind::Ca, 1, 0.0, Some(6.0)),

@@ -1,0 +1,460 @@
+//! `certsource watch`: what it tells and how it ends.
+
+#![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test that called it")]
+
+mod common;
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use certsource::Fingerprint;
+use certsource_testkit::{Ca, Damage, Issued, KubeletDir, TestDir, damage};
+
+use crate::common::{BOUND, Running, assert_ts, run};
+
+fn words<const N: usize>(words: [&dyn AsRef<OsStr>; N]) -> Vec<OsString> {
+    words.iter().map(|word| word.as_ref().to_owned()).collect()
+}
+
+fn print(issued: &Issued) -> String {
+    Fingerprint::of(&issued.leaf_der()).to_string()
+}
+
+/// Every first load that fails: one line with the reason, exit code 2, and no wait for a writer.
+#[track_caller]
+fn refused(mut args: Vec<OsString>, reason: &str, path: &Path) {
+    args.insert(0, "watch".into());
+    let text = run(&args);
+    assert_eq!((text.code, &*text.stdout), (Some(2), ""), "{text:?}");
+    let line = text.error_line();
+    assert!(line.starts_with("error: ") && line.ends_with(&format!("[{reason}]")), "{line}");
+    assert!(line.contains(path.to_str().unwrap()), "{line}");
+    assert!(text.took < Duration::from_secs(10), "{:?}", text.took);
+
+    args.extend(words([&"--format", &"json"]));
+    let json = run(&args);
+    assert_eq!(json.code, Some(2), "{json:?}");
+    json.error_line();
+    let [failed] = &json.json()[..] else { panic!("{}", json.stdout) };
+    assert_ts(failed);
+    assert_eq!(failed["event"], "failed");
+    assert_eq!(failed["reason"], reason);
+    assert_eq!(failed["path"], path.to_str().unwrap());
+    assert_eq!(failed["serving"], 0);
+    assert_eq!(failed["withdrawal_pending"], false);
+    assert!(failed["message"].as_str().is_some_and(|message| !message.is_empty()));
+    assert!(failed["origin"].is_string());
+}
+
+#[test]
+fn a_path_that_does_not_exist() {
+    let dir = TestDir::new().unwrap();
+    let path = dir.join("ca.pem");
+    refused(words([&"--ca", &path]), "not_found", &path);
+}
+
+#[test]
+fn a_garbage_file() {
+    let dir = TestDir::new().unwrap();
+    let path = dir.write("ca.pem", "not a certificate\n").unwrap();
+    refused(words([&"--ca", &path]), "malformed", &path);
+}
+
+#[test]
+fn a_bundle_that_is_cut() {
+    let dir = TestDir::new().unwrap();
+    let path = dir.write("ca.pem", Ca::new("a").certificate_pem()).unwrap();
+    damage(&path, Damage::Half).unwrap();
+    refused(words([&"--ca", &path]), "malformed", &path);
+}
+
+#[test]
+fn an_empty_file() {
+    let dir = TestDir::new().unwrap();
+    let path = dir.write("ca.pem", "").unwrap();
+    refused(words([&"--ca", &path]), "empty", &path);
+}
+
+#[test]
+fn a_key_of_another_certificate() {
+    let dir = TestDir::new().unwrap();
+    let ca = Ca::new("a");
+    let cert = dir.write("tls.crt", ca.issue("localhost").chain_pem()).unwrap();
+    let key = dir.write("tls.key", ca.issue("localhost").key_pem()).unwrap();
+    refused(words([&"--cert", &cert, &"--key", &key]), "key_mismatch", &key);
+}
+
+#[test]
+fn a_directory_in_place_of_a_file() {
+    let dir = TestDir::new().unwrap();
+    let key = dir.write("tls.key", Ca::new("a").issue("localhost").key_pem()).unwrap();
+    let cert = dir.join("tls.crt");
+    std::fs::create_dir(&cert).unwrap();
+    refused(words([&"--cert", &cert, &"--key", &key]), "not_regular_file", &cert);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_fifo_in_place_of_a_file() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let dir = TestDir::new().unwrap();
+    let path = dir.join("ca.pem");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    refused(words([&"--ca", &path]), "not_regular_file", &path);
+}
+
+#[test]
+fn names_of_files_are_shown_escaped() {
+    let dir = TestDir::new().unwrap();
+    let path = dir.join("\u{1b}[31m.pem");
+    let text = run(["watch".as_ref(), "--ca".as_ref(), path.as_os_str()]);
+    assert_eq!(text.code, Some(2));
+    assert!(!text.stderr.contains('\u{1b}') && text.error_line().contains("\\u{1b}"), "{}", text.stderr);
+}
+
+#[test]
+fn nothing_to_watch() {
+    let text = run(["watch"]);
+    assert_eq!(text.code, Some(2));
+    assert!(text.error_line().contains("--ca"), "{}", text.stderr);
+}
+
+/// A rotation by a directory swap, seen with each strategy.
+#[cfg(unix)]
+fn a_rotation(detect: &str) {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    let first = old.issue("localhost");
+    let dir = KubeletDir::new(&first).unwrap();
+    let mut args =
+        words([&"watch", &"--kubernetes", &dir.path(), &"--format", &"json", &"--detect", &detect]);
+    args.extend(words([&"--interval", &"50ms"]));
+    let mut watch = Running::start(args);
+
+    let loaded = watch.event("loaded");
+    assert_ts(&loaded);
+    assert_eq!(loaded["generation"], 1);
+    let digest = loaded["digest"].as_str().unwrap();
+    assert!(digest.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64), "{digest}");
+    let leaf = &loaded["certificates"][0];
+    assert_eq!((leaf["role"].as_str(), leaf["fingerprint"].as_str()), (Some("leaf"), Some(&*print(&first))));
+    assert_eq!(leaf["sans"][0], "dns:localhost");
+    assert_eq!(loaded["certificates"].as_array().unwrap().len(), 2);
+
+    let second = new.issue("localhost");
+    dir.swap(&second).unwrap();
+    let reloaded = watch.event("reloaded");
+    assert_eq!(reloaded["generation"], 2);
+    assert_ne!(reloaded["digest"], loaded["digest"]);
+    let prints = |list: &serde_json::Value| -> Vec<String> {
+        let mut prints: Vec<_> = list
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["fingerprint"].as_str().unwrap().to_owned())
+            .collect();
+        prints.sort();
+        prints
+    };
+    let sorted = |issued: &Issued| {
+        let mut prints = vec![print(issued), Fingerprint::of(&issued.root_der()).to_string()];
+        prints.sort();
+        prints
+    };
+    assert_eq!(prints(&reloaded["added"]), sorted(&second));
+    assert_eq!(prints(&reloaded["removed"]), sorted(&first));
+    assert_eq!(prints(&reloaded["certificates"]), sorted(&second));
+    let retired = watch.event("retired");
+    assert_eq!(retired["generation"], 1);
+
+    watch.signal(rustix::process::Signal::TERM);
+    let end = watch.finish();
+    assert_eq!((end.code, &*end.stderr), (Some(0), ""));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_rotation_by_mtime() {
+    a_rotation("mtime");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_rotation_by_sha256() {
+    a_rotation("sha256");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_rotation_by_notify() {
+    a_rotation("notify");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_rotation_by_auto() {
+    a_rotation("auto");
+}
+
+/// What is served stays while the files are broken; that is told, and that it is over.
+#[test]
+fn a_failure_and_its_end() {
+    let ca = Ca::new("a");
+    let issued = ca.issue("localhost");
+    let dir = KubeletDir::new(&issued).unwrap();
+    let args = words([&"watch", &"--kubernetes", &dir.path(), &"--format", &"json", &"--interval", &"100ms"]);
+    let mut watch = Running::start(args);
+    watch.event("loaded");
+    std::fs::write(dir.ca_path(), "garbage").unwrap();
+    let failed = watch.event("failed");
+    assert_ts(&failed);
+    assert_eq!(failed["reason"], "malformed");
+    assert_eq!(failed["serving"], 1);
+    assert_eq!(failed["path"], dir.ca_path().to_str().unwrap());
+    dir.swap(&issued).unwrap();
+    watch.event("recovered");
+}
+
+#[test]
+fn text_is_one_line_an_event() {
+    let ca = Ca::new("a");
+    let issued = ca.issue("localhost");
+    let dir = KubeletDir::new(&issued).unwrap();
+    let mut watch = Running::start(words([&"watch", &"--kubernetes", &dir.path(), &"--interval", &"50ms"]));
+    let loaded = watch.line();
+    let leaf = format!(" leaf CN=localhost {} until ", &print(&issued)[..16]);
+    assert!(loaded.contains("Z loaded generation 1 sha256:") && loaded.contains(&leaf), "{loaded}");
+    dir.swap(ca.issue("localhost")).unwrap();
+    let reloaded = watch.line();
+    assert!(
+        reloaded.contains(" +leaf CN=localhost ") && reloaded.contains(" -leaf CN=localhost "),
+        "{reloaded}"
+    );
+}
+
+/// `--wait` outlasts files that are not there yet; `--once` ends after the first load.
+#[test]
+fn waits_for_the_first_load() {
+    let dir = TestDir::new().unwrap();
+    let path = dir.join("ca.pem");
+    let mut args = words([&"watch", &"--ca", &path, &"--wait", &"60s", &"--once", &"--format", &"json"]);
+    args.extend(words([&"--interval", &"50ms"]));
+    let mut watch = Running::start(args);
+    assert_eq!(watch.event("failed")["reason"], "not_found");
+    dir.write("ca.pem", Ca::new("a").certificate_pem()).unwrap();
+    assert_eq!(watch.event("loaded")["generation"], 1);
+    let end = watch.finish();
+    assert_eq!((end.code, &*end.stderr), (Some(0), ""));
+}
+
+#[test]
+fn a_wait_that_is_over_is_an_error() {
+    let dir = TestDir::new().unwrap();
+    let path = dir.join("ca.pem");
+    let end = run(words([&"watch", &"--ca", &path, &"--wait", &"300ms", &"--format", &"json"]));
+    assert_eq!(end.code, Some(2));
+    assert!(end.error_line().ends_with("[not_found]"));
+    assert!(end.took >= Duration::from_millis(300));
+    assert_eq!(end.json().len(), 1, "told once: {}", end.stdout);
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_it_quietly() {
+    let ca = Ca::new("a");
+    let dir = KubeletDir::new(ca.issue("localhost")).unwrap();
+    let mut watch = Running::start(words([&"watch", &"--kubernetes", &dir.path(), &"--interval", &"50ms"]));
+    watch.line();
+    watch.close_stdout();
+    // The reading thread takes one more line before it notices that nobody listens to it.
+    let until = Instant::now() + BOUND;
+    while watch.child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < until, "it goes on without a reader");
+        dir.swap(ca.issue("localhost")).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let end = watch.finish();
+    assert_eq!((end.code, &*end.stderr), (Some(0), ""));
+}
+
+#[cfg(unix)]
+mod reactions {
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
+
+    use super::*;
+
+    fn script(dir: &TestDir, text: &str) -> std::path::PathBuf {
+        let path = dir.write("hook", format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    fn watching(volume: &KubeletDir, more: Vec<OsString>) -> Running {
+        let mut args = words([&"watch", &"--kubernetes", &volume.path(), &"--format", &"json"]);
+        args.extend(words([&"--interval", &"50ms"]));
+        args.extend(more);
+        Running::start(args)
+    }
+
+    /// Waits for a file that a command writes as its last act.
+    #[track_caller]
+    fn content(path: &Path) -> String {
+        let until = Instant::now() + BOUND;
+        loop {
+            if let Ok(text) = std::fs::read_to_string(path) {
+                return text;
+            }
+            assert!(Instant::now() < until, "the command did not run");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_command_gets_its_arguments_and_the_facts() {
+        let (ca, dir) = (Ca::new("a"), TestDir::new().unwrap());
+        let volume = KubeletDir::new(ca.issue("localhost")).unwrap();
+        let out = dir.join("out");
+        let hook = script(
+            &dir,
+            "{ env | grep ^CERTSOURCE_; echo \"$@\"; } >\"$1.tmp\" && mv \"$1.tmp\" \"$1\"; echo noise",
+        );
+        // What looks like a flag, or like shell, is an argument.
+        let mut watch = watching(&volume, words([&"--exec", &hook, &out, &"--ca", &"$HOME;x"]));
+        watch.event("loaded");
+        let second = ca.issue("localhost");
+        volume.swap(&second).unwrap();
+        let reloaded = watch.event("reloaded");
+        let text = content(&out);
+        let leaf = print(&second);
+        for line in [
+            "CERTSOURCE_EVENT=reloaded",
+            "CERTSOURCE_GENERATION=2",
+            &format!("CERTSOURCE_DIGEST={}", reloaded["digest"].as_str().unwrap()),
+            &format!("CERTSOURCE_FINGERPRINT={leaf}"),
+            &format!("CERTSOURCE_ADDED={leaf}"),
+            &format!("CERTSOURCE_ORIGIN={}", volume.path().display()),
+            &format!("{} --ca $HOME;x", out.display()),
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        watch.signal(rustix::process::Signal::INT);
+        let end = watch.finish();
+        assert_eq!(end.code, Some(0));
+        assert!(end.stderr.contains("noise") && !end.stdout.contains("noise"), "its output is not a result");
+    }
+
+    #[test]
+    fn a_command_that_fails_is_told() {
+        let (ca, dir) = (Ca::new("a"), TestDir::new().unwrap());
+        let volume = KubeletDir::new(ca.issue("localhost")).unwrap();
+        let hook = script(&dir, "exit 7");
+        let mut watch = watching(&volume, words([&"--exec", &hook]));
+        watch.event("loaded");
+        volume.swap(ca.issue("localhost")).unwrap();
+        let failed = watch.event("exec_failed");
+        assert_ts(&failed);
+        assert_eq!((&failed["generation"], &failed["code"]), (&2.into(), &7.into()));
+        assert_eq!(failed["command"], hook.to_str().unwrap());
+        // It goes on.
+        volume.swap(ca.issue("localhost")).unwrap();
+        assert_eq!(watch.event("exec_failed")["generation"], 3);
+    }
+
+    #[test]
+    fn a_command_that_cannot_be_run_is_told() {
+        let ca = Ca::new("a");
+        let volume = KubeletDir::new(ca.issue("localhost")).unwrap();
+        let mut watch = watching(&volume, words([&"--exec", &"/no/such/command"]));
+        watch.event("loaded");
+        volume.swap(ca.issue("localhost")).unwrap();
+        let failed = watch.event("exec_failed");
+        assert!(failed["message"].as_str().unwrap().contains("cannot run it"), "{failed}");
+    }
+
+    #[test]
+    fn a_command_that_takes_too_long_is_ended() {
+        let (ca, dir) = (Ca::new("a"), TestDir::new().unwrap());
+        let volume = KubeletDir::new(ca.issue("localhost")).unwrap();
+        let pid = dir.join("pid");
+        // The shell's child must go too.
+        let hook = script(&dir, "sleep 600 & echo $! >\"$1.tmp\"; mv \"$1.tmp\" \"$1\"; wait");
+        let mut watch = watching(&volume, words([&"--exec-timeout", &"300ms", &"--exec", &hook, &pid]));
+        watch.event("loaded");
+        volume.swap(ca.issue("localhost")).unwrap();
+        let failed = watch.event("exec_failed");
+        assert!(failed["message"].as_str().unwrap().contains("longer than"), "{failed}");
+        let pid = rustix::process::Pid::from_raw(content(&pid).trim().parse().unwrap()).unwrap();
+        let until = Instant::now() + BOUND;
+        while rustix::process::test_kill_process(pid).is_ok() && !is_zombie(pid) {
+            assert!(Instant::now() < until, "the command's child lives on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ended, and not yet fetched by whoever adopts orphans here.
+    fn is_zombie(pid: rustix::process::Pid) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+        stat.is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
+    }
+
+    #[test]
+    fn commands_do_not_overlap_and_the_newest_facts_win() {
+        let (ca, dir) = (Ca::new("a"), TestDir::new().unwrap());
+        let volume = KubeletDir::new(ca.issue("localhost")).unwrap();
+        let hook = script(
+            &dir,
+            "cd \"$1\" || exit 9\nmkdir lock || { echo overlap >>log; exit 1; }\n\
+             while [ ! -e go ]; do sleep 0.01; done\necho $CERTSOURCE_GENERATION >>log\nrmdir lock\n\
+             if [ \"$(wc -l <log)\" -ge 2 ]; then mv log done; fi",
+        );
+        let mut watch = watching(&volume, words([&"--exec", &hook, &dir.path()]));
+        watch.event("loaded");
+        for generation in 2..=5 {
+            volume.swap(ca.issue("localhost")).unwrap();
+            assert_eq!(watch.event("reloaded")["generation"], generation);
+        }
+        dir.write("go", "").unwrap();
+        assert_eq!(content(&dir.join("done")), "2\n5\n");
+    }
+
+    #[test]
+    fn a_signal_reaches_the_process_of_the_pid_file() {
+        let (ca, dir) = (Ca::new("a"), TestDir::new().unwrap());
+        let volume = KubeletDir::new(ca.issue("localhost")).unwrap();
+        let mut target = Command::new("sleep").arg("600").spawn().unwrap();
+        let pid_file = dir.write("pid", format!("{}\n", target.id())).unwrap();
+        let mut watch = watching(&volume, words([&"--signal", &"SIGUSR1", &"--pid-file", &pid_file]));
+        watch.event("loaded");
+        assert!(target.try_wait().unwrap().is_none(), "no signal for the first load");
+        volume.swap(ca.issue("localhost")).unwrap();
+        let until = Instant::now() + BOUND;
+        let status = loop {
+            if let Some(status) = target.try_wait().unwrap() {
+                break status;
+            }
+            if Instant::now() > until {
+                let _ = target.kill();
+                panic!("no signal came");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(10), "SIGUSR1 ends `sleep`");
+    }
+
+    #[test]
+    fn a_pid_file_without_a_process_is_told() {
+        let (ca, dir) = (Ca::new("a"), TestDir::new().unwrap());
+        let volume = KubeletDir::new(ca.issue("localhost")).unwrap();
+        for content in ["", "0", "1", "-1", "-5", "abc"] {
+            let pid_file = dir.write("pid", content).unwrap();
+            let mut watch = watching(&volume, words([&"--signal", &"term", &"--pid-file", &pid_file]));
+            watch.event("loaded");
+            volume.swap(ca.issue("localhost")).unwrap();
+            let failed = watch.event("signal_failed");
+            assert!(failed["message"].as_str().unwrap().contains("PID file"), "{failed}");
+        }
+        let wrong = run(["watch", "--ca", "x", "--signal", "KILL", "--pid-file", "x"]);
+        assert_eq!(wrong.code, Some(2));
+        assert!(wrong.error_line().contains("HUP"), "{}", wrong.stderr);
+    }
+}

@@ -1,7 +1,7 @@
 //! Request bodies that tell when a connection takes the request, and that come back untouched when none did.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -13,10 +13,17 @@ use crate::lane::Pulse;
 /// One attempt, counted in its lane from the moment it picked the lane until a connection takes it or it ends.
 pub(crate) struct Ticket {
     pulse: Arc<Pulse>,
-    committed: AtomicBool,
+    state: AtomicU8,
     counted: AtomicBool,
     returned: Mutex<Option<Body>>,
 }
+
+/// No connection took the request yet.
+const WAITING: u8 = 0;
+/// One did.
+const COMMITTED: u8 = 1;
+/// None will: the attempt was taken back.
+const WITHDRAWN: u8 = 2;
 
 impl Ticket {
     /// A ticket of this lane; `None` when the lane is closed.
@@ -24,7 +31,7 @@ impl Ticket {
         pulse.enter().then(|| {
             Arc::new(Self {
                 pulse: Arc::clone(pulse),
-                committed: AtomicBool::new(false),
+                state: AtomicU8::new(WAITING),
                 counted: AtomicBool::new(true),
                 returned: Mutex::new(None),
             })
@@ -32,20 +39,32 @@ impl Ticket {
     }
 
     /// A connection took the request, or may have.
-    pub(crate) fn commit(&self) {
+    fn commit(&self) {
         // The usual case is a second call, and costs no write.
-        if !self.committed.load(Ordering::Acquire) && !self.committed.swap(true, Ordering::AcqRel) {
+        if !self.is_committed() && self.advance(COMMITTED) {
             self.leave();
         }
     }
 
+    /// Takes the attempt back, if no connection took it. Its future must be dropped then.
+    ///
+    /// hyper looks whether a request was given up right before it asks the body. A request that is given up between
+    /// the two is sent all the same, so this is only for methods that may be repeated.
+    pub(crate) fn withdraw(&self) -> bool {
+        self.advance(WITHDRAWN)
+    }
+
     /// Cannot tell when a connection takes it: it stays counted until it ends, and counts as taken after an error.
     pub(crate) fn go_blind(&self) {
-        self.committed.store(true, Ordering::Release);
+        self.state.store(COMMITTED, Ordering::Release);
     }
 
     pub(crate) fn is_committed(&self) -> bool {
-        self.committed.load(Ordering::Acquire)
+        self.state.load(Ordering::Acquire) == COMMITTED
+    }
+
+    fn advance(&self, to: u8) -> bool {
+        self.state.compare_exchange(WAITING, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// The attempt is over.
@@ -156,6 +175,17 @@ mod tests {
         assert!(ticket.is_committed());
         drop(parcel);
         assert!(ticket.returned_body().is_none(), "bytes are cloned, they need not come back");
+    }
+
+    #[test]
+    fn what_was_taken_back_is_not_committed_and_the_other_way_round() {
+        let pulse = Arc::new(Pulse::default());
+        let (first, second) = (Ticket::take(&pulse).unwrap(), Ticket::take(&pulse).unwrap());
+        assert!(first.withdraw());
+        first.commit();
+        assert!(!first.is_committed() && !first.withdraw());
+        second.commit();
+        assert!(second.is_committed() && !second.withdraw());
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Sends one request: attempt by attempt, hop by hop, each on the generation that is served then.
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use certsource_reload::Version;
@@ -105,7 +108,18 @@ impl Course {
         }
         let is_last = client.factory.redirects.ends_after(self.hops);
         let request = self.request_for(&lane, ticket, is_last);
-        let result = Attempt::new((&lane.client).call(request), is_last).await;
+        let can_withdraw = client.factory.retire == Retire::Strict
+            && !self.is_streaming
+            && self.request.method().is_idempotent();
+        let attempt = Attempt::new((&lane.client).call(request), is_last);
+        let result = if can_withdraw {
+            match until_retired(attempt, &lane, ticket).await {
+                Some(result) => result,
+                None => return Next::Again,
+            }
+        } else {
+            attempt.await
+        };
         ticket.end();
         match result {
             Ok(response) => {
@@ -259,6 +273,31 @@ impl Course {
         self.refusals = 0;
         Next::Again
     }
+}
+
+/// Makes an attempt, or gives it up when its generation is replaced before a connection took it (`None`). The layer
+/// around the connector does so while a connection is being made; this is for a request that waits in the queue of one
+/// that is full, which HTTP/2 servers make of more requests than they allow.
+async fn until_retired<F: Future + Unpin>(mut attempt: F, lane: &Lane, ticket: &Ticket) -> Option<F::Output> {
+    let mut retired = Some(Box::pin(lane.retired.wait()));
+    poll_fn(move |context| {
+        if let Poll::Ready(output) = Pin::new(&mut attempt).poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        if ticket.is_committed() {
+            retired = None;
+        }
+        if let Some(signal) = &mut retired {
+            if signal.as_mut().poll(context).is_ready() {
+                retired = None;
+                if ticket.withdraw() {
+                    return Poll::Ready(None);
+                }
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Whether an HTTP/2 server said that it did not look at the request (RFC 9113, section 8.7).

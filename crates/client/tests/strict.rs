@@ -102,6 +102,46 @@ async fn many_that_wait_for_the_first_connection_move_on() {
     }
 }
 
+/// An HTTP/2 connection that is full keeps requests in a queue: they move on too, and do not hold `reload` up.
+#[tokio::test]
+async fn what_waits_for_a_full_connection_moves_on() {
+    let setting = Setting::new();
+    let gate = Gate::new();
+    let server_leaf = setting.ca.issue("localhost");
+    let server = Server::with(Tls::of(&server_leaf).clients(&[&setting.ca]).http(Http::Two), {
+        let gate = gate.clone();
+        move |request| {
+            let gate = gate.clone();
+            async move {
+                if request.uri().path() == "/slow" {
+                    gate.passed().await;
+                }
+                reply(StatusCode::OK, "ok")
+            }
+        }
+    })
+    .await;
+    let client = client(&setting.dir).await;
+    // hyper's server takes 200 streams at once.
+    let slow: Vec<_> = (0..200).map(|_| tokio::spawn(client.get(server.url("/slow")).send())).collect();
+    until("the connection is full", || server.seen().len() == 200).await;
+    let queued: Vec<_> = (0..50).map(|_| tokio::spawn(client.get(server.url("/queued")).send())).collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(server.seen().len(), 200, "they do wait");
+    let second = setting.rotate(&client).await;
+    // hyper takes one more than fits, which then waits within the connection: that one is committed.
+    until("the others move on", || {
+        let moved = |seen: &&common::Seen| seen.path == "/queued" && seen.client == Some(second.leaf_der());
+        server.seen().iter().filter(moved).count() >= 49
+    })
+    .await;
+    gate.open();
+    for request in slow.into_iter().chain(queued) {
+        soon(request).await.unwrap().unwrap();
+    }
+    assert_eq!(server.seen().len(), 250, "each was seen once");
+}
+
 #[tokio::test]
 async fn a_streaming_body_is_bounced_and_sent_whole() {
     for http in HTTP {

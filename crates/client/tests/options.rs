@@ -1,0 +1,241 @@
+//! The builder's options: what is loaded, what contradicts, and to whom the identity is shown.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::process::Command;
+use std::time::Duration;
+
+use certsource_client::certsource_reload::certsource::parts::Parts;
+use certsource_client::certsource_reload::certsource::{Origin, PrivateKey, push};
+use certsource_client::detect::Sha256;
+use certsource_client::rustls::version::{TLS12, TLS13};
+use certsource_client::{Client, Files, Proxy, Reason};
+use certsource_testkit::{Ca, KubeletDir, TestDir};
+
+use common::{NEVER, Server, Tls, builder, client, provider, soon};
+
+#[tokio::test]
+async fn paths_are_named_one_by_one() {
+    let (one, two) = (Ca::new("one"), Ca::new("two"));
+    let dir = TestDir::new().unwrap();
+    let identity = one.issue("client");
+    let paths = [
+        dir.write("one.pem", one.certificate_pem()).unwrap(),
+        dir.write("two.pem", two.certificate_pem()).unwrap(),
+        dir.write("chain.pem", identity.chain_pem()).unwrap(),
+        dir.write("key.pem", identity.key_pem()).unwrap(),
+        dir.write("combined.pem", identity.combined_pem()).unwrap(),
+    ];
+    let roots = || {
+        let named = Client::builder().root_certificate(&paths[0]).root_certificate(&paths[1]);
+        named.reload_every(NEVER).no_proxy().detect(Sha256::new()).crypto_provider(provider())
+    };
+    for client in [
+        roots().identity(&paths[2], &paths[3]).build().await.unwrap(),
+        roots().identity_file(&paths[4]).build().await.unwrap(),
+    ] {
+        for ca in [&one, &two] {
+            let leaf = ca.issue("localhost");
+            let server = Server::start(Tls::of(&leaf).clients(&[&one])).await;
+            client.get(server.url("/")).send().await.unwrap();
+            assert_eq!(server.last().client, Some(identity.leaf_der()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_server_is_refused() {
+    let ca = Ca::new("ca");
+    let (good, bad) = (ca.issue("localhost"), ca.issue("localhost"));
+    let dir = TestDir::new().unwrap();
+    let trust = dir.write("ca.pem", ca.certificate_pem()).unwrap();
+    ca.revoke(&bad);
+    let list = dir.write("ca.crl", ca.crl().pem()).unwrap();
+    let client = Client::builder().root_certificate(trust).crl(list).no_proxy().build().await.unwrap();
+    let (good, bad) = (Server::start(Tls::of(&good)).await, Server::start(Tls::of(&bad)).await);
+    client.get(good.url("/")).send().await.unwrap();
+    let error = client.get(bad.url("/")).send().await.unwrap_err();
+    assert!(format!("{error:?}").contains("Revoked"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_pushed_source_rotates() {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    let origin = Origin::named("a test");
+    let (pusher, source) = push(origin.clone());
+    let push = |ca: &Ca| {
+        let (root, origin) = (ca.root_der(), origin.clone());
+        pusher.push(move || Ok(Parts::new().with_trust(&origin, [root.clone()])));
+    };
+    push(&old);
+    let client = Client::builder().source(source).no_proxy().build().await.unwrap();
+    let leaf = new.issue("localhost");
+    let server = Server::start(Tls::of(&leaf)).await;
+    client.get(server.url("/")).send().await.unwrap_err();
+    let mut generations = client.reloader().watch();
+    push(&new);
+    soon(generations.changed()).await.unwrap();
+    client.get(server.url("/")).send().await.unwrap();
+}
+
+#[tokio::test]
+async fn versions_of_tls() {
+    let ca = Ca::new("ca");
+    let leaf = ca.issue("localhost");
+    let dir = KubeletDir::new(&leaf).unwrap();
+    let server = Server::start(Tls::of(&leaf).versions(&[&TLS12])).await;
+    builder(dir.path())
+        .tls_versions(&[&TLS12])
+        .build()
+        .await
+        .unwrap()
+        .get(server.url("/"))
+        .send()
+        .await
+        .unwrap();
+    let newest = builder(dir.path()).tls_versions(&[&TLS13]).build().await.unwrap();
+    newest.get(server.url("/")).send().await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_first_load_that_fails_is_an_error_or_is_waited_for() {
+    let dir = TestDir::new().unwrap();
+    let path = dir.join("ca.pem");
+    let error = Client::builder().root_certificate(&path).build().await.unwrap_err();
+    assert_eq!(error.reason(), Reason::NotFound);
+    assert_eq!(error.path(), Some(path.as_path()));
+    let waiting = tokio::spawn(
+        Client::builder().root_certificate(&path).wait_for_initial(common::SOON).no_proxy().build(),
+    );
+    tokio::task::yield_now().await;
+    dir.write("ca.pem", Ca::new("ca").certificate_pem()).unwrap();
+    soon(waiting).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn contradictions_are_told_in_one_line() {
+    let ca = Ca::new("ca");
+    let dir = KubeletDir::new(ca.issue("client")).unwrap();
+    let files = || Files::kubernetes(dir.path());
+    let source = || push(Origin::named("a test")).1;
+    let none = Client::builder();
+    let identity_only = Client::builder().identity(dir.cert_path(), dir.key_path());
+    let both = Client::builder().root_certificate(dir.ca_path()).source(source());
+    let both_again = Client::builder().source(source()).root_certificate(dir.ca_path());
+    let late_files = Client::builder().root_certificate(dir.ca_path()).files(files());
+    let detector = Client::builder().source(source()).detect(Sha256::new());
+    let never = Client::builder().files(files()).reload_every(Duration::ZERO);
+    let proxied = builder(dir.path()).reqwest(|b| b.proxy(reqwest_proxy()));
+    for (builder, words) in [
+        (none, "Builder::root_certificate"),
+        (identity_only, "no trust anchors"),
+        (both, "either files or one source"),
+        (both_again, "either files or one source"),
+        (late_files, "Builder::files must come before"),
+        (detector, "Builder::detect is for files"),
+        (never, "above zero"),
+        (proxied, "Builder::proxy"),
+    ] {
+        let error = soon(builder.build()).await.unwrap_err().to_string();
+        assert!(error.contains(words) && !error.contains('\n'), "{error}");
+    }
+}
+
+fn reqwest_proxy() -> certsource_client::reqwest::Proxy {
+    certsource_client::reqwest::Proxy::all("http://127.0.0.1:9").unwrap()
+}
+
+#[tokio::test]
+async fn the_identity_is_not_shown_to_an_https_proxy_unasked() {
+    let ca = Ca::new("ca");
+    let dir = KubeletDir::new(ca.issue("client")).unwrap();
+    let proxy = Proxy::all("https://proxy.example:8443").unwrap();
+    let with =
+        || Client::builder().files(Files::kubernetes(dir.path())).reload_every(NEVER).proxy(proxy.clone());
+    let error = with().build().await.unwrap_err().to_string();
+    assert!(error.contains("Builder::identity_to_proxy"), "{error}");
+    with().identity_to_proxy(true).build().await.unwrap();
+    // Without an identity there is nothing to show.
+    let trust = Client::builder().root_certificate(dir.ca_path()).proxy(proxy.clone());
+    trust.build().await.unwrap();
+    let plain = Proxy::all("http://proxy.example:3128").unwrap();
+    Client::builder().files(Files::kubernetes(dir.path())).proxy(plain).build().await.unwrap();
+}
+
+/// An identity that appears later is held back as well: that generation is refused, the last good one stays.
+#[tokio::test]
+async fn an_identity_that_comes_later_is_not_shown_to_an_https_proxy() {
+    let ca = Ca::new("ca");
+    let origin = Origin::named("a test");
+    let (pusher, source) = push(origin.clone());
+    let (root, at) = (ca.root_der(), origin.clone());
+    pusher.push(move || Ok(Parts::new().with_trust(&at, [root.clone()])));
+    let proxy = Proxy::all("https://proxy.example:8443").unwrap();
+    let client = Client::builder().source(source).proxy(proxy).build().await.unwrap();
+    let (root, identity) = (ca.root_der(), ca.issue("client"));
+    pusher.push(move || {
+        let key = PrivateKey::from_der(identity.key_der().secret_der().to_vec().into())?;
+        Ok(Parts::new().with_trust(&origin, [root.clone()]).with_identity(&origin, identity.chain_der(), key))
+    });
+    let error = soon(client.reload()).await.unwrap_err();
+    assert!(error.to_string().contains("Builder::identity_to_proxy"), "{error}");
+    assert_eq!(client.generation().number(), 1);
+}
+
+/// reqwest reads the proxies of the environment by itself. Runs as a process of its own, for its variables.
+#[test]
+fn the_environments_proxies_are_checked_too() {
+    const CHILD: &str = "CERTSOURCE_TEST_CHILD";
+    if let Ok(dir) = std::env::var(CHILD) {
+        let build = |builder: certsource_client::Builder| builder.build_blocking();
+        let files = || Client::builder().files(Files::kubernetes(&dir));
+        let error = build(files()).unwrap_err().to_string();
+        assert!(error.contains("HTTPS_PROXY"), "{error}");
+        build(files().no_proxy()).unwrap();
+        build(files().identity_to_proxy(true)).unwrap();
+        build(files().proxy(Proxy::all("http://proxy.example").unwrap())).unwrap();
+        return;
+    }
+    let ca = Ca::new("ca");
+    let dir = KubeletDir::new(ca.issue("client")).unwrap();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "the_environments_proxies_are_checked_too", "--nocapture"])
+        .env(CHILD, dir.path())
+        .env("HTTPS_PROXY", "https://proxy.example:8443")
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
+}
+
+/// What the user asks of reqwest by a closure is asked for every generation.
+#[tokio::test]
+async fn the_users_options_hold_in_every_generation() {
+    let ca = Ca::new("ca");
+    let leaf = ca.issue("localhost");
+    let server = Server::start(Tls::of(&leaf)).await;
+    let dir = KubeletDir::new(&leaf).unwrap();
+    let client = builder(dir.path()).reqwest(|b| b.user_agent("mine")).build().await.unwrap();
+    for _ in 0..2 {
+        client.get(server.url("/")).send().await.unwrap();
+        assert_eq!(server.last().headers["user-agent"], "mine");
+        dir.swap(ca.issue("localhost")).unwrap();
+        client.reload().await.unwrap();
+    }
+}
+
+/// Nothing that is shown holds a byte of a key.
+#[tokio::test]
+async fn no_key_byte_is_shown() {
+    let ca = Ca::new("ca");
+    let identity = ca.issue("client");
+    let dir = KubeletDir::new(&identity).unwrap();
+    let client = client(&dir).await;
+    let shown =
+        format!("{client:?} {:?} {:?} {:?}", client.generation(), client.status(), client.certificates());
+    for line in identity.key_pem().lines().filter(|line| !line.starts_with("-----")) {
+        assert!(!shown.contains(line));
+    }
+    assert!(!shown.contains("PRIVATE"));
+}

@@ -115,6 +115,8 @@ fn boundary_lines_that_are_not_written_right_are_flaws() {
         "-----BEGIN CERTIFICATE-----MIIB",
         "-----BEGIN CERTIFICATE-----\\nMIIB",
         "-----BEGIN -----",
+        "-----BEGIN PUBLIC  KEY-----",
+        "-----BEGIN PUBLIC--KEY-----",
         "-----BEGIN",
         "-----BEGIN CERTIF\u{130}CATE-----",
         "----BEGIN CERTIFICATE-----",

@@ -127,6 +127,34 @@ fn rsa_keys_match_by_modulus_and_exponent() {
 }
 
 #[test]
+fn rsa_keys_with_more_than_two_primes_say_so() {
+    let any = int(&[0x11; 32]);
+    let numbers = [&int(&[5])[..], &int(&[3]), &any, &any, &any, &any, &any, &any].concat();
+    let others = seq(&[&seq(&[&any, &any, &any])]);
+    for (version, more, is_whole) in
+        [(0, &[][..], true), (1, &others, true), (0, &others, false), (1, &[], false)]
+    {
+        let der = seq(&[&int(&[version]), &numbers, more]);
+        assert_eq!(key(KeyFormat::Pkcs1, &der).check().is_ok(), is_whole, "{version}");
+    }
+}
+
+#[test]
+fn a_compressed_point_is_the_one_with_its_sign() {
+    for (last, sign) in [(0x44, 2), (0x45, 3)] {
+        let whole = [&[4][..], &[0x33; 32], &[0x44; 31], &[last]].concat();
+        for first in [2, 3] {
+            let compressed = [&[first][..], &[0x33; 32]].concat();
+            let expected = if first == sign { Match::Yes } else { Match::No };
+            let mine = key(KeyFormat::Sec1, &sec1(Some(P256), Some(&compressed)));
+            assert_eq!(mine.matches(&ec_spki(P256, &whole)), expected);
+            let mine = key(KeyFormat::Sec1, &sec1(Some(P256), Some(&whole)));
+            assert_eq!(mine.matches(&ec_spki(P256, &compressed)), expected);
+        }
+    }
+}
+
+#[test]
 fn elliptic_curve_keys_match_by_curve_and_point() {
     let point = [&[4][..], &[0x33; 32], &[0x44; 31], &[0x45]].concat();
     let compressed = [&[3][..], &[0x33; 32]].concat();

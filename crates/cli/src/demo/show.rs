@@ -211,6 +211,13 @@ impl Show {
             && seen == done
             && withdrawn_ca_refused;
         let message = ended.map(error::one_line);
+        let is_clean = frame.failed == 0 && seen == done && refused == done;
+        let verdict = match &message {
+            None if is_good => String::from("ok"),
+            Some(message) if is_clean => format!("NOT FINISHED, {message}"),
+            Some(message) => format!("FAILED, {message}"),
+            None => String::from("FAILED"),
+        };
         if self.output.is_json() {
             let summary = Summary {
                 requests: frame.requests,
@@ -236,10 +243,7 @@ impl Show {
             };
             self.output.json(SystemTime::now(), "summary", &summary)?;
         } else {
-            if let Some(message) = message {
-                self.output.text(&format!("not finished: {message}"))?;
-            }
-            for line in in_words(&frame, is_good, done, seen, refused) {
+            for line in in_words(&frame, &verdict, done, seen, refused) {
                 self.output.text(&line)?;
             }
         }
@@ -247,8 +251,7 @@ impl Show {
     }
 }
 
-fn in_words(frame: &Frame, is_good: bool, done: usize, seen: usize, refused: usize) -> [String; 2] {
-    let verdict = if is_good { "ok" } else { "FAILED" };
+fn in_words(frame: &Frame, verdict: &str, done: usize, seen: usize, refused: usize) -> [String; 2] {
     [
         format!(
             "{verdict}: {} requests, {} failed; {seen} of {done} rotations seen by the client; withdrawn CA refused \

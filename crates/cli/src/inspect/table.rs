@@ -1,5 +1,5 @@
-//! The table of `inspect`: a row per certificate, CRL or key, columns as wide as their content, cut where a terminal
-//! ends.
+//! The table of `inspect`: a row per certificate, CRL or key, columns as wide as their content. On a terminal they are
+//! cut to its width; on one that is too narrow for a table there is a block of lines instead of each row.
 
 use std::io::IsTerminal;
 use std::time::{Duration, SystemTime};
@@ -134,13 +134,23 @@ impl Table {
                 *width = (*width).max(cell.chars().count());
             }
         }
-        if let Some(terminal) = self.width {
-            shrink(&mut widths, terminal);
-        }
+        let fits = self.width.is_none_or(|terminal| shrink(&mut widths, terminal));
         let colourful = output::is_colourful();
-        output.text(line(&HEAD.map(String::from), &widths, None).trim_end())?;
-        for row in &self.rows {
-            output.text(line(&row.cells, &widths, row.colour.filter(|_| colourful)).trim_end())?;
+        if fits {
+            output.text(line(&HEAD.map(String::from), &widths, None).trim_end())?;
+        }
+        for (at, row) in self.rows.iter().enumerate() {
+            let colour = row.colour.filter(|_| colourful);
+            if fits {
+                output.text(line(&row.cells, &widths, colour).trim_end())?;
+                continue;
+            }
+            if at > 0 {
+                output.text("")?;
+            }
+            for line in block(&row.cells, colour) {
+                output.text(&line)?;
+            }
         }
         match self.hidden {
             0 => Ok(()),
@@ -177,8 +187,30 @@ fn cut(cell: &str, width: usize) -> String {
     text
 }
 
-/// Takes from the elastic columns what the terminal does not hold, the widest first.
-fn shrink(widths: &mut [usize; COLUMNS], terminal: usize) {
+/// The role and the subject, and below them a line for each of the rest.
+fn block(cells: &[String; COLUMNS], colour: Option<&str>) -> Vec<String> {
+    let [role, subject, names, issuer, until, left, key, fingerprint, file] = cells;
+    let left = match colour {
+        Some(colour) => format!("{colour}{left}\x1b[0m"),
+        None => left.clone(),
+    };
+    let until = if until.is_empty() { String::new() } else { format!("{until}  {left}") };
+    let rest = [
+        ("names", names),
+        ("issuer", issuer),
+        ("not after", &until),
+        ("key", key),
+        ("sha256", fingerprint),
+        ("file", file),
+    ];
+    let rest = rest.into_iter().filter(|(_, value)| !value.is_empty() && *value != "-");
+    let mut lines = vec![format!("{role}  {subject}")];
+    lines.extend(rest.map(|(name, value)| format!("  {name:<9}  {value}")));
+    lines
+}
+
+/// Takes from the elastic columns what the terminal does not hold, the widest first. Returns whether the table fits.
+fn shrink(widths: &mut [usize; COLUMNS], terminal: usize) -> bool {
     loop {
         let total = widths.iter().sum::<usize>() + 2 * (COLUMNS - 1);
         let widest = ELASTIC
@@ -187,7 +219,7 @@ fn shrink(widths: &mut [usize; COLUMNS], terminal: usize) {
             .max_by_key(|(column, _)| widths[*column]);
         match widest {
             Some((column, _)) if total > terminal => widths[*column] -= 1,
-            _ => return,
+            _ => return total <= terminal,
         }
     }
 }
@@ -199,12 +231,28 @@ mod tests {
     #[test]
     fn a_narrow_terminal_cuts_the_widest_columns_first() {
         let mut widths = [4, 40, 80, 20, 20, 8, 11, 16, 10];
-        shrink(&mut widths, 160);
+        assert!(shrink(&mut widths, 160));
         assert!(widths.iter().sum::<usize>() + 16 <= 160, "{widths:?}");
         assert_eq!((widths[0], widths[3], widths[4], widths[7]), (4, 20, 20, 16));
         // What is not elastic stays whole, however narrow the terminal.
-        shrink(&mut widths, 10);
+        assert!(!shrink(&mut widths, 10));
         assert_eq!(widths, [4, 12, 12, 12, 20, 8, 11, 16, 10]);
+    }
+
+    #[test]
+    fn a_block_leaves_out_what_is_not_there() {
+        let mut cells: [String; COLUMNS] = Default::default();
+        for (at, text) in
+            [(0, "leaf"), (1, "CN=a"), (2, "-"), (4, "2026-01-01T00:00:00Z"), (5, "in 3 d"), (8, "a.pem:1")]
+        {
+            cells[at] = text.into();
+        }
+        let lines = block(&cells, None);
+        assert_eq!(
+            lines,
+            ["leaf  CN=a", "  not after  2026-01-01T00:00:00Z  in 3 d", "  file       a.pem:1"]
+        );
+        assert!(block(&cells, Some("\x1b[31m"))[1].ends_with("\x1b[31min 3 d\x1b[0m"));
     }
 
     #[test]

@@ -137,6 +137,8 @@ pub struct Candidate {
     pub current: Option<Arc<Material>>,
     /// Whether a refusal counts. A pure withdrawal is published whatever the gates say.
     pub can_be_refused: bool,
+    /// Set when only what was withdrawn is new, and the rest is the last good one, because this is broken.
+    pub degraded: Option<Error>,
 }
 
 /// What the gates say.

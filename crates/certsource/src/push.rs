@@ -17,7 +17,8 @@ pub fn push(origin: Origin) -> (Pusher, impl Source) {
     (Pusher { shared: Arc::clone(&shared) }, Pushed { origin, shared, seen: None })
 }
 
-type Make = Box<dyn Fn() -> Result<Parts, Error> + Send>;
+/// Behind a lock of its own, that only reads take: so a slow one blocks no push, and one may push from inside.
+type Make = Arc<Mutex<dyn Fn() -> Result<Parts, Error> + Send>>;
 
 struct Shared {
     make: Option<Make>,
@@ -34,11 +35,11 @@ pub struct Pusher {
 impl Pusher {
     /// Hands in new content. `make` is called for each read of it, also more than once, because keys are not cloned.
     pub fn push(&self, make: impl Fn() -> Result<Parts, Error> + Send + 'static) {
-        let wake = {
+        // The one before is dropped after the lock: its owner's code may run in that.
+        let (wake, _before) = {
             let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-            shared.make = Some(Box::new(make));
             shared.version += 1;
-            shared.wake.clone()
+            (shared.wake.clone(), shared.make.replace(Arc::new(Mutex::new(make))))
         };
         if let Some(wake) = wake {
             wake.wake();
@@ -78,11 +79,17 @@ impl Source for Pushed {
     }
 
     fn read(&mut self) -> Result<Parts, Error> {
-        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        match &shared.make {
-            Some(make) => make().map_err(|e| if e.origin().is_none() { e.of(self.origin.clone()) } else { e }),
-            None => Err(Error::new(Reason::NotFound, "nothing has been pushed yet; wait for the stream's first message")
-                .of(self.origin.clone())),
+        let make = self.shared.lock().unwrap_or_else(PoisonError::into_inner).make.clone();
+        match make {
+            Some(make) => {
+                let make = make.lock().unwrap_or_else(PoisonError::into_inner);
+                make().map_err(|e| if e.origin().is_none() { e.of(self.origin.clone()) } else { e })
+            }
+            None => Err(Error::new(
+                Reason::NotFound,
+                "nothing has been pushed yet; wait for the stream's first message",
+            )
+            .of(self.origin.clone())),
         }
     }
 

@@ -25,7 +25,7 @@ pub(super) enum Step {
     Confirming(Arc<Material>),
     /// With an error: a withdrawal, completed with the last good rest because of that error.
     JudgeNext(Arc<Material>, Option<Error>),
-    Judging(Candidate, Option<Error>),
+    Judging(Candidate),
 }
 
 pub(super) struct Current {

@@ -116,12 +116,12 @@ impl Machine {
                 self.step = Step::Reading;
                 Todo::Read
             }
-            Step::JudgeNext(material, completed) => {
-                let candidate = self.candidate(material);
-                self.step = Step::Judging(candidate.clone(), completed);
+            Step::JudgeNext(material, degraded) => {
+                let candidate = self.candidate(material, degraded);
+                self.step = Step::Judging(candidate.clone());
                 Todo::Judge(candidate)
             }
-            out @ (Step::Reading | Step::Confirming(_) | Step::Judging(..)) => {
+            out @ (Step::Reading | Step::Confirming(_) | Step::Judging(_)) => {
                 // Unreachable while the engine keeps to its side: a job is out exactly when `out_since` is set.
                 self.step = out;
                 return Todo::Wait(None);
@@ -188,7 +188,7 @@ impl Machine {
     pub fn judged(&mut self, now: Now, verdict: Verdict) {
         self.job_is_back();
         match std::mem::replace(&mut self.step, Step::Rest(now.mono)) {
-            Step::Judging(candidate, completed) => self.decide(now, &candidate, completed, verdict),
+            Step::Judging(candidate) => self.decide(now, &candidate, verdict),
             // Unreachable while the engine keeps to its side: nothing was asked.
             step => self.step = step,
         }
@@ -236,6 +236,11 @@ impl Machine {
         &self.policy
     }
 
+    /// Whether the job that is out was reported as overdue.
+    pub fn is_overdue(&self) -> bool {
+        self.hangs
+    }
+
     /// When the job that is out was handed out, if one is.
     pub fn out_since(&self) -> Option<Instant> {
         self.out_since
@@ -266,10 +271,10 @@ impl Machine {
         &self.armed
     }
 
-    fn candidate(&self, material: Arc<Material>) -> Candidate {
+    fn candidate(&self, material: Arc<Material>, degraded: Option<Error>) -> Candidate {
         let current = self.current.as_ref().map(|current| Arc::clone(&current.material));
         let can_be_refused = current.as_ref().is_none_or(|current| !material.only_withdraws(current));
-        Candidate { material, current, can_be_refused }
+        Candidate { material, current, can_be_refused, degraded }
     }
 
     /// A whole read: nothing new, or a candidate that must settle, or one that is ready for the gates.

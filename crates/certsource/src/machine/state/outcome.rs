@@ -10,20 +10,14 @@ use crate::machine::{Candidate, Machine, Publication, Told, Verdict};
 use crate::material::{Material, Partial};
 
 impl Machine {
-    pub(super) fn decide(
-        &mut self,
-        now: Now,
-        candidate: &Candidate,
-        completed: Option<Error>,
-        verdict: Verdict,
-    ) {
+    pub(super) fn decide(&mut self, now: Now, candidate: &Candidate, verdict: Verdict) {
         let material = &candidate.material;
         match verdict {
-            Verdict::Accept => self.accept(now, candidate, completed),
+            Verdict::Accept => self.accept(now, candidate),
             Verdict::Refuse(error) | Verdict::AskAgain { error, .. } if !candidate.can_be_refused => {
                 self.told
                     .push_back(Told::Degraded(format!("published although a check refused it: {error}")));
-                self.accept(now, candidate, completed);
+                self.accept(now, candidate);
             }
             Verdict::Refuse(error) | Verdict::Unusable(error)
                 if error.reason() == Reason::KeyMismatch && candidate.can_be_refused =>
@@ -34,7 +28,7 @@ impl Machine {
             Verdict::AskAgain { at, error } => {
                 self.refuse(now, material, error, Some(at.max(now.mono + self.policy.backoff)), None);
             }
-            Verdict::Unusable(error) if completed.is_some() => self.fail(now, error, None),
+            Verdict::Unusable(error) if candidate.degraded.is_some() => self.fail(now, error, None),
             Verdict::Unusable(error) => {
                 let pause = self.trouble.as_ref().map_or(self.policy.backoff, |trouble| trouble.pause);
                 self.refuse(now, material, error, Some(now.mono + pause), None);
@@ -43,9 +37,9 @@ impl Machine {
         }
     }
 
-    fn accept(&mut self, now: Now, candidate: &Candidate, completed: Option<Error>) {
+    fn accept(&mut self, now: Now, candidate: &Candidate) {
         let material = Arc::clone(&candidate.material);
-        if let Some(error) = completed {
+        if let Some(error) = candidate.degraded.clone() {
             // Only a part of what the source holds: its trouble goes on.
             if let Some(trouble) = &mut self.trouble {
                 trouble.withdrawal = None;

@@ -142,6 +142,49 @@ async fn what_waits_for_a_full_connection_moves_on() {
     assert_eq!(server.seen().len(), 250, "each was seen once");
 }
 
+/// What can neither be taken back nor was taken by a connection yet holds `reload` up: when it returns, nothing more is
+/// given to a connection of an older generation.
+#[tokio::test]
+async fn reload_waits_for_what_an_old_connection_will_still_take() {
+    let setting = Setting::new();
+    let gate = Gate::new();
+    let server_leaf = setting.ca.issue("localhost");
+    let server = Server::with(Tls::of(&server_leaf).clients(&[&setting.ca]).http(Http::Two), {
+        let gate = gate.clone();
+        move |request| {
+            let gate = gate.clone();
+            async move {
+                if request.method() == "GET" {
+                    gate.passed().await;
+                }
+                reply(StatusCode::OK, "ok")
+            }
+        }
+    })
+    .await;
+    let client = client(&setting.dir).await;
+    let slow: Vec<_> = (0..200).map(|_| tokio::spawn(client.get(server.url("/")).send())).collect();
+    until("the connection is full", || server.seen().len() == 200).await;
+    let posts: Vec<_> = (0..5).map(|_| tokio::spawn(client.post(server.url("/")).send())).collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    setting.dir.swap(setting.ca.issue("client")).unwrap();
+    let reload = tokio::spawn({
+        let client = client.clone();
+        async move { client.reload().await }
+    });
+    until("the new generation is served", || client.generation().number() == 2).await;
+    client.post(server.url("/new")).send().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!reload.is_finished(), "posts wait for the old connection");
+    gate.open();
+    soon(reload).await.unwrap().unwrap();
+    for request in slow.into_iter().chain(posts) {
+        soon(request).await.unwrap().unwrap();
+    }
+    let old = server.seen().into_iter().filter(|seen| seen.client == Some(setting.first.leaf_der()));
+    assert_eq!(old.count(), 205, "each was seen once");
+}
+
 #[tokio::test]
 async fn a_streaming_body_is_bounced_and_sent_whole() {
     for http in HTTP {

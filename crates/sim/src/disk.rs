@@ -102,7 +102,7 @@ impl Key {
 enum Body {
     File(Blob),
     Dir(BTreeMap<OsString, Key>),
-    Link(PathBuf),
+    Link(OsString),
     Fifo,
 }
 
@@ -189,6 +189,8 @@ pub struct Disk {
     shift: i64,
     /// Whether a time stamp moved with the last change of content. For the bound of invariant 5.
     stamps_moved: bool,
+    /// How many calls were made: each takes a nanosecond, so that on a fine clock no two have one stamp.
+    calls: u32,
 }
 
 impl Disk {
@@ -208,6 +210,7 @@ impl Disk {
             mono: Duration::ZERO,
             shift: 0,
             stamps_moved: true,
+            calls: 0,
         };
         disk.root = disk.add(Body::Dir(BTreeMap::new()), 0o755);
         disk
@@ -228,6 +231,16 @@ impl Disk {
     /// Moves both clocks on to this moment. Never back.
     pub fn wait_until(&mut self, mono: Duration) {
         self.mono = self.mono.max(mono);
+    }
+
+    /// Puts the clocks at this moment, to ask what was asked then.
+    pub(crate) fn set_mono(&mut self, mono: Duration) {
+        self.mono = mono;
+    }
+
+    /// Ends every fault.
+    pub fn mend_all(&mut self) {
+        self.faults.clear();
     }
 
     /// How the file system behaves.
@@ -274,6 +287,7 @@ impl Disk {
     fn stamp(&self) -> Stamp {
         let since = self.now().wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let tick = self.traits.tick.as_nanos().max(1);
+        let since = since + u128::from(self.calls);
         to_stamp(since - since % tick)
     }
 
@@ -312,7 +326,7 @@ impl Disk {
         let (kind, size) = match &inode.body {
             Body::File(blob) => (Kind::File, blob.bytes.len() as u64),
             Body::Dir(_) => (Kind::Directory, 4096),
-            Body::Link(target) => (Kind::Other, target.as_os_str().len() as u64),
+            Body::Link(target) => (Kind::Other, target.len() as u64),
             Body::Fifo => (Kind::Fifo, 0),
         };
         Meta {

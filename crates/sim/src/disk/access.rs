@@ -124,7 +124,7 @@ impl Disk {
             Access::ReadLink(path) => {
                 let key = self.walk(self.root, path, false)?.found.ok_or(errno::ENOENT)?;
                 match &self.inodes[&key].body {
-                    Body::Link(target) => Ok(Seen::Link(target.clone().into_os_string())),
+                    Body::Link(target) => Ok(Seen::Link(target.clone())),
                     _ => Err(errno::EINVAL),
                 }
             }

@@ -84,6 +84,7 @@ impl Disk {
     /// The error number. Nothing is changed then.
     pub fn call(&mut self, call: &Call) -> Result<Events, i32> {
         let mut events = Vec::new();
+        self.calls += 1;
         match call {
             Call::Open { fd, path, create, exclusive, truncate, append } => {
                 self.open(*fd, path, [*create, *exclusive, *truncate, *append], &mut events)?;
@@ -140,7 +141,7 @@ impl Disk {
                 self.entries(at.dir)?.insert(at.name.clone(), key);
                 tell(&mut events, at.dir, &at.name, Happening::Created);
             }
-            Call::Symlink(target, link) => self.make(link, Body::Link(target.clone()), 0o777, &mut events)?,
+            Call::Symlink(target, link) => self.make(link, Body::Link(target.clone().into_os_string()), 0o777, &mut events)?,
             Call::Mkdir(path) => self.make(path, Body::Dir(Default::default()), 0o755, &mut events)?,
             Call::Mkfifo(path) => self.make(path, Body::Fifo, 0o644, &mut events)?,
             Call::Rmdir(path) => {

@@ -41,7 +41,7 @@ impl Disk {
                     if links > 40 {
                         return Err(errno::ELOOP);
                     }
-                    self.push(target, &mut todo, &mut stack);
+                    self.push(Path::new(target), &mut todo, &mut stack);
                     continue;
                 }
             }

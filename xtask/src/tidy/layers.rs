@@ -20,7 +20,7 @@ struct Layer {
 }
 
 /// From the bottom to the top. A member that is not listed is a problem, so this list stays whole.
-const LAYERS: [Layer; 8] = [
+const LAYERS: [Layer; 10] = [
     Layer {
         package: "certsource",
         may_use: &[],
@@ -48,6 +48,24 @@ const LAYERS: [Layer; 8] = [
     },
     Layer {
         package: "certsource-cli",
+        may_use: &[
+            "certsource",
+            "certsource-reload",
+            "certsource-rustls",
+            "certsource-client",
+            "certsource-testkit",
+        ],
+        never: &["native-tls", "openssl-sys"],
+        only_with: &[],
+    },
+    Layer {
+        package: "certsource-sim",
+        may_use: &["certsource"],
+        never: &["tokio", "rustls", "hyper", "http", "reqwest"],
+        only_with: &[],
+    },
+    Layer {
+        package: "certsource-examples",
         may_use: &[
             "certsource",
             "certsource-reload",

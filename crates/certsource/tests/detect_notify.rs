@@ -374,6 +374,26 @@ fn lost_events_set_every_watch_again() {
 }
 
 #[test]
+fn a_directory_that_was_replaced_without_an_event_is_watched_again_within_a_minute() {
+    // As when something is mounted over it.
+    let dir = TestDir::new().unwrap();
+    let base = fs::canonicalize(dir.path()).unwrap();
+    dir.write("tls/ca.pem", Ca::new("Root").certificate_pem()).unwrap();
+    let mut scripted = Scripted::new(Files::trust(base.join("tls/ca.pem")), 1000);
+    scripted.step();
+    scripted.now = scripted.now.after(3 * SEC);
+    scripted.step();
+    scripted.step();
+    fs::rename(base.join("tls"), base.join("away")).unwrap();
+    dir.write("tls/ca.pem", "x").unwrap();
+    scripted.watches.asked.store(0, Ordering::Relaxed);
+    scripted.now = scripted.now.after(60 * SEC);
+    assert!(matches!(scripted.step().1, Look::Changed(_)));
+    scripted.step();
+    assert_eq!(scripted.watches.asked.load(Ordering::Relaxed), 1, "the one that means another directory now");
+}
+
+#[test]
 fn a_burst_of_events_is_one_wake_up_until_it_is_looked_at() {
     let (dir, path) = bundle();
     let directory = fs::canonicalize(dir.path()).unwrap();

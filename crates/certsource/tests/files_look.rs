@@ -141,7 +141,7 @@ fn a_path_that_becomes_a_directory_is_listed() {
     // From here on its files count.
     now = now.after(SEC);
     files.look(now).unwrap();
-    dir.write("roots/b.pem", &pem).unwrap();
+    dir.write("roots/b.pem", Ca::new("Other").certificate_pem()).unwrap();
     now = now.after(SEC);
     assert_eq!(files.look(now).unwrap(), Look::Changed(Arrival::Unknown));
     assert_eq!(files.load().unwrap().trust().unwrap().len(), 2);

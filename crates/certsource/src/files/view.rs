@@ -1,7 +1,8 @@
 //! The bytes of all files of a source, as they stood together at one moment.
 
+use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -40,33 +41,47 @@ pub(super) enum View {
 pub(super) fn take(fs: &dyn Fs, plan: &Plan, limits: &Limits) -> View {
     let volumes: Vec<_> = plan.places.iter().map(|place| data::locate(fs, &place.path)).collect();
     let in_volume = volumes.iter().map(Option::is_some).collect();
-    let Some((link, dir, names)) = open_shared(fs, volumes) else {
+    let Some(Shared { link, target, dir, names }) = Shared::open(fs, volumes) else {
         return Round { plan, limits, in_volume, reach: ByPath(fs) }.run();
     };
-    let here = dir.metadata().ok().map(|meta| (meta.device, meta.inode));
     let view = Round { plan, limits, in_volume, reach: InDirectory { dir, names } }.run();
     // What is missing may be missing because this version of the volume is being removed.
     let is_missing =
-        |outcome: &Outcome| matches!(outcome, Outcome::Failed(e) if e.reason() == Reason::NotFound);
+        |outcome: &Outcome| matches!(outcome, Outcome::Failed(error) if error.reason() == Reason::NotFound);
     match &view {
-        View::Whole(outcomes) if outcomes.iter().any(is_missing) => {
-            let there = fs.metadata(&link).ok().map(|meta| (meta.device, meta.inode));
-            if here == there { view } else { View::Moved }
+        View::Whole(outcomes) if outcomes.iter().any(is_missing) && target_of(fs, &link) != target => {
+            View::Moved
         }
         _ => view,
     }
 }
 
-/// The directory behind `..data`, opened once, and the names in it, if all files are in one volume.
-fn open_shared(fs: &dyn Fs, volumes: Vec<Option<InVolume>>) -> Option<(PathBuf, Box<dyn Dir>, Vec<PathBuf>)> {
-    let volumes = volumes.into_iter().collect::<Option<Vec<_>>>()?;
-    let root = &volumes.first()?.root;
-    if volumes.iter().any(|volume| volume.root != *root) {
-        return None;
+fn target_of(fs: &dyn Fs, link: &Path) -> Option<OsString> {
+    let mut target = OsString::new();
+    fs.read_link(link, &mut target).ok().map(|()| target)
+}
+
+/// The one volume that all files are in, with the directory behind `..data` opened once.
+struct Shared {
+    link: PathBuf,
+    /// Where the link pointed before it was followed.
+    target: Option<OsString>,
+    dir: Box<dyn Dir>,
+    names: Vec<PathBuf>,
+}
+
+impl Shared {
+    fn open(fs: &dyn Fs, volumes: Vec<Option<InVolume>>) -> Option<Self> {
+        let volumes = volumes.into_iter().collect::<Option<Vec<_>>>()?;
+        let root = &volumes.first()?.root;
+        if volumes.iter().any(|volume| volume.root != *root) {
+            return None;
+        }
+        let link = root.join(data::LINK);
+        let target = target_of(fs, &link);
+        let dir = fs.open_dir(&link).ok()?;
+        Some(Self { link, target, dir, names: volumes.into_iter().map(|volume| volume.rest).collect() })
     }
-    let link = root.join(data::LINK);
-    let dir = fs.open_dir(&link).ok()?;
-    Some((link, dir, volumes.into_iter().map(|volume| volume.rest).collect()))
 }
 
 /// How the places of a plan are reached, by their number.
@@ -240,6 +255,7 @@ fn reading(role: Role) -> &'static str {
 fn not_regular(kind: Kind, place: &Place) -> Error {
     let message = match kind {
         Kind::Directory => "this is a directory; name the file in it".to_owned(),
+        Kind::Other => "this is not a regular file; name a regular file".to_owned(),
         kind => format!("this is {kind}, not a regular file; name a regular file"),
     };
     Error::new(Reason::NotRegularFile, message).at(&place.shown)

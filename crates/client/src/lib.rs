@@ -9,6 +9,7 @@ mod client;
 mod connector;
 mod factory;
 mod lane;
+mod payload;
 mod proxy;
 mod reactive;
 mod redirect;

@@ -1,0 +1,96 @@
+//! HTTP/2 servers that refuse a request unread: it is sent again, as reqwest does, but by us.
+
+#![cfg(feature = "http2")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use certsource_testkit::{Ca, Issued, KubeletDir};
+use hyper::{Response, StatusCode};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use common::{Http, Tls, client, soon};
+
+/// What a server does with its first requests.
+#[derive(Clone, Copy, Debug)]
+enum First {
+    /// `REFUSED_STREAM`.
+    Reset,
+    /// `CANCEL`: it may have looked at it.
+    Cancel,
+    /// `GOAWAY`, and the connection closes.
+    GoAway,
+}
+
+/// A server that so treats its first `count` requests, and answers 200 to the others.
+async fn start(leaf: &Issued, first: First, count: usize) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let acceptor = TlsAcceptor::from(Tls::of(leaf).http(Http::Two).config());
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&requests);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, counted) = (acceptor.clone(), Arc::clone(&counted));
+            tokio::spawn(async move {
+                let mut connection =
+                    h2::server::handshake(acceptor.accept(stream).await.unwrap()).await.unwrap();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    let is_first = counted.fetch_add(1, Ordering::SeqCst) < count;
+                    drop(request);
+                    match first {
+                        First::Reset if is_first => respond.send_reset(h2::Reason::REFUSED_STREAM),
+                        First::Cancel if is_first => respond.send_reset(h2::Reason::CANCEL),
+                        First::GoAway if is_first => {
+                            // The stream was refused before: the last stream that counts is none.
+                            respond.send_reset(h2::Reason::REFUSED_STREAM);
+                            connection.graceful_shutdown();
+                        }
+                        _ => {
+                            let response = Response::builder().status(StatusCode::OK).body(()).unwrap();
+                            respond.send_response(response, true).unwrap();
+                        }
+                    }
+                }
+            });
+        }
+    });
+    (address, requests)
+}
+
+#[tokio::test]
+async fn a_refused_request_is_sent_again_twice_and_no_more() {
+    let ca = Ca::new("ca");
+    let leaf = ca.issue("localhost");
+    let dir = KubeletDir::new(&leaf).unwrap();
+    for (first, refused, works, sent) in [
+        (First::Reset, 1, true, 2),
+        (First::Reset, 2, true, 3),
+        (First::Reset, 3, false, 3),
+        (First::GoAway, 1, true, 2),
+    ] {
+        let (address, requests) = start(&leaf, first, refused).await;
+        let client = client(&dir).await;
+        let request = client.post(format!("https://localhost:{}/", address.port())).body("a body");
+        assert_eq!(soon(request.send()).await.is_ok(), works, "{first:?} {refused}");
+        assert_eq!(requests.load(Ordering::SeqCst), sent, "{first:?} {refused}");
+    }
+}
+
+/// A stream that was cancelled may have been looked at: a `POST` is not repeated.
+#[tokio::test]
+async fn a_cancelled_request_is_not_sent_again() {
+    let ca = Ca::new("ca");
+    let leaf = ca.issue("localhost");
+    let dir = KubeletDir::new(&leaf).unwrap();
+    let (address, requests) = start(&leaf, First::Cancel, 1).await;
+    let client = client(&dir).await;
+    let request = client.post(format!("https://localhost:{}/", address.port()));
+    soon(request.send()).await.unwrap_err();
+    assert_eq!(requests.load(Ordering::SeqCst), 1);
+}

@@ -261,6 +261,8 @@ struct Scarce {
     left: Mutex<usize>,
     asked: AtomicUsize,
     sinks: Mutex<Vec<(PathBuf, Sink)>>,
+    /// Done once, before the next watch is set.
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl std::fmt::Debug for Scarce {
@@ -272,6 +274,9 @@ impl std::fmt::Debug for Scarce {
 impl Watches for Scarce {
     fn watch(&self, directory: &Path, sink: Sink) -> Result<Watch, WatchError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
+        if let Some(meanwhile) = self.meanwhile.lock().unwrap().take() {
+            meanwhile();
+        }
         let mut left = self.left.lock().unwrap();
         if *left == 0 {
             return Err(WatchError::Exhausted("raise it".to_owned()));
@@ -391,6 +396,24 @@ fn a_directory_that_was_replaced_without_an_event_is_watched_again_within_a_minu
     assert!(matches!(scripted.step().1, Look::Changed(_)));
     scripted.step();
     assert_eq!(scripted.watches.asked.load(Ordering::Relaxed), 1, "the one that means another directory now");
+}
+
+#[test]
+fn what_comes_to_be_while_watches_are_set_is_watched_too() {
+    let dir = TestDir::new().unwrap();
+    let base = fs::canonicalize(dir.path()).unwrap();
+    let path = base.join("a/b/ca.pem");
+    let mut scripted = Scripted::new(Files::trust(&path), 1000);
+    // Before the watch stands that would tell of it.
+    let late = path.clone();
+    *scripted.watches.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        fs::create_dir_all(late.parent().unwrap()).unwrap();
+        fs::write(late, "x").unwrap();
+    }));
+    assert_eq!(scripted.step().0, Armed::Watching);
+    let watched: Vec<_> =
+        scripted.watches.sinks.lock().unwrap().iter().map(|(directory, _)| directory.clone()).collect();
+    assert!(watched.contains(&base.join("a")) && watched.contains(&base.join("a/b")), "{watched:?}");
 }
 
 #[test]

@@ -42,8 +42,9 @@ impl<T> Deref for Version<T> {
 
 /// Something built from a generation and replaced with it: a TLS config, a client, a pool.
 ///
-/// It is built before its generation is published; when that fails, the generation is refused and the last good one
-/// stays. Cheap to clone; it keeps the source followed.
+/// It is built before its generation is published. When that fails, the last good generation stays, also when the new
+/// one is a pure withdrawal: a generation is published with all of its derived values or not at all. That is told as
+/// `rejected`, and tried again by itself, soon and then less often. Cheap to clone; it keeps the source followed.
 pub struct Derived<T> {
     slot: Arc<Slot<T>>,
     reloader: Reloader,
@@ -77,7 +78,8 @@ impl<T> fmt::Debug for Derived<T> {
     }
 }
 
-pub(crate) type Build<T> = Box<dyn Fn(&Arc<Generation>) -> Result<T, Box<dyn std::error::Error + Send + Sync>> + Send + Sync>;
+pub(crate) type Build<T> =
+    Box<dyn Fn(&Arc<Generation>) -> Result<T, Box<dyn std::error::Error + Send + Sync>> + Send + Sync>;
 
 /// The published value and how to build the next one.
 pub(crate) struct Slot<T> {
@@ -86,37 +88,50 @@ pub(crate) struct Slot<T> {
 }
 
 impl<T: Send + Sync + 'static> Slot<T> {
-    pub(crate) fn start(build: Build<T>, generation: &Arc<Generation>) -> Result<Arc<Self>, Error> {
+    pub(crate) fn start(build: Build<T>, generation: &Arc<Generation>) -> Result<Self, Error> {
         let first = version(&build, generation)?;
-        Ok(Arc::new(Self { build, current: ArcSwap::from(first) }))
+        Ok(Self { build, current: ArcSwap::from(first) })
+    }
+
+    /// For a slot that nobody has seen yet: a newer generation was published meanwhile.
+    pub(crate) fn start_again(&self, generation: &Arc<Generation>) -> Result<(), Error> {
+        self.current.store(version(&self.build, generation)?);
+        Ok(())
     }
 }
+
+/// A value that was built, or replaced, and whose type is forgotten.
+pub(crate) type Built = Box<dyn Any + Send>;
 
 /// A slot whose type is forgotten.
 pub(crate) trait AnySlot: Send + Sync {
-    fn build(&self, generation: &Arc<Generation>) -> Result<Box<dyn Any + Send>, Error>;
-    fn publish(&self, built: Box<dyn Any + Send>);
+    fn build(&self, generation: &Arc<Generation>) -> Result<Built, Error>;
+    /// Replaces the value, and returns the one before: to be dropped where no lock is held.
+    fn publish(&self, built: Built) -> Built;
 }
 
 impl<T: Send + Sync + 'static> AnySlot for Slot<T> {
-    fn build(&self, generation: &Arc<Generation>) -> Result<Box<dyn Any + Send>, Error> {
+    fn build(&self, generation: &Arc<Generation>) -> Result<Built, Error> {
         Ok(Box::new(version(&self.build, generation)?))
     }
 
-    fn publish(&self, built: Box<dyn Any + Send>) {
+    fn publish(&self, built: Built) -> Built {
         let built = built.downcast::<Arc<Version<T>>>().expect("a slot publishes what it built itself");
-        self.current.store(*built);
+        Box::new(self.current.swap(*built))
     }
 }
 
+/// Runs the application's code: its closure, and what shows its error.
 fn version<T>(build: &Build<T>, generation: &Arc<Generation>) -> Result<Arc<Version<T>>, Error> {
-    let built = catch_unwind(AssertUnwindSafe(|| build(generation)));
-    let value = built.map_err(|_| panicked("building a derived value"))?.map_err(|error| {
-        // An error of ours keeps its reason and place; any other is the application's "no".
-        error.downcast::<Error>().map_or_else(
-            |other| Error::new(Reason::Rejected, format!("cannot build a derived value: {other}")),
-            |ours| *ours,
-        )
-    })?;
+    let built = catch_unwind(AssertUnwindSafe(|| {
+        build(generation).map_err(|error| {
+            // An error of ours keeps its reason and place; any other is the application's "no".
+            error.downcast::<Error>().map_or_else(
+                |other| Error::new(Reason::Rejected, format!("cannot build a derived value: {other}")),
+                |ours| *ours,
+            )
+        })
+    }));
+    let value = built.map_err(|_| panicked("building a derived value"))??;
     Ok(Arc::new(Version { generation: Arc::clone(generation), value }))
 }

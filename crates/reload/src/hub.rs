@@ -3,17 +3,22 @@
 //!
 //! What is not here: what a source's step does. That is [`crate::reloader`]'s `Entry::drive`.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::reloader::Entry;
+use crate::reloader::{Entry, Overdue};
 
-/// I/O threads at the most. Each can hang on its own dead disk.
+/// I/O threads at the most, without those that are slow.
 const MAX_THREADS: usize = 64;
+/// A job that takes longer is slow. Each source has one job at the most, but for checks that were given up, and those
+/// are capped; so a thread that hangs on a dead disk takes no other source's place.
+const SLOW: Duration = Duration::from_secs(1);
+/// After a thread could not be started, the next try comes this much later.
+const RETRY: Duration = Duration::from_secs(1);
 /// An I/O thread without work ends after this time.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Moments are rounded up to this grid, so that many sources share one wake-up of a thread.
@@ -76,19 +81,27 @@ impl Hub {
         state.last_id
     }
 
-    /// `deadline`: a look, a read or a judgement that takes longer hangs, and that is told.
-    pub(crate) fn add(&self, id: u64, entry: Weak<Entry>, deadline: Duration) {
+    /// `deadline`: a look, a read or a judgement that takes longer hangs, and that is told. `false`: there is no thread
+    /// that would follow it.
+    #[must_use]
+    pub(crate) fn add(&self, id: u64, entry: Weak<Entry>, deadline: Duration) -> bool {
         let mut state = self.0.shared.lock();
-        state.entries.insert(id, Slot { entry, deadline, run: Run::Idle, next: None, turn: 0 });
         if !state.timer_runs {
-            state.timer_runs = true;
             let shared = Arc::clone(&self.0.shared);
-            spawn("certsource-timer", move || shared.keep_time());
+            state.timer_runs = spawn("certsource-timer", move || shared.keep_time());
         }
+        if state.timer_runs {
+            state.entries.insert(id, Slot { entry, deadline, run: Run::Idle, next: None, turn: 0 });
+        }
+        state.timer_runs
     }
 
     pub(crate) fn remove(&self, id: u64) {
-        self.0.shared.lock().entries.remove(&id);
+        let mut state = self.0.shared.lock();
+        let next = state.entries.remove(&id).and_then(|slot| slot.next);
+        if let Some(next) = next {
+            state.times.remove(&(next, id));
+        }
     }
 
     /// What a wake-up needs: it keeps no hub alive.
@@ -116,8 +129,8 @@ impl Hub {
         state.last_id += 1;
         let id = state.last_id;
         state.later.insert(id, Box::new(task));
-        state.times.push(Reverse((moment, id)));
-        self.0.shared.timer.notify_one();
+        state.times.insert((moment, id));
+        self.0.shared.tell_timer(&state, moment);
     }
 
     #[cfg(feature = "notify")]
@@ -151,9 +164,9 @@ struct Shared {
 #[derive(Default)]
 struct State {
     entries: HashMap<u64, Slot>,
-    /// What the I/O threads are at; no more of them than threads.
+    /// What the I/O threads are at.
     running: Vec<Running>,
-    times: BinaryHeap<Reverse<(Instant, u64)>>,
+    times: BTreeSet<(Instant, u64)>,
     later: HashMap<u64, Task>,
     queue: VecDeque<Job>,
     /// When the queue last stopped being empty.
@@ -161,9 +174,11 @@ struct State {
     threads: usize,
     idle: usize,
     last_id: u64,
+    last_job: u64,
     timer_runs: bool,
     /// What the timer thread waits for.
     timer_until: Option<Instant>,
+    no_thread_before: Option<Instant>,
     over: bool,
 }
 
@@ -184,10 +199,12 @@ struct Slot {
 }
 
 struct Running {
-    id: u64,
-    turn: u64,
-    deadline: Instant,
-    overdue: bool,
+    job: u64,
+    since: Instant,
+    /// Whose job it is, in which turn; `None`: a task.
+    of: Option<(u64, u64)>,
+    /// When to see whether it hangs.
+    check: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -221,23 +238,41 @@ impl Shared {
         if state.queue.is_empty() || state.over {
             return;
         }
-        state.waiting_since.get_or_insert_with(Instant::now);
+        let since = *state.waiting_since.get_or_insert_with(Instant::now);
         if state.idle > 0 {
             self.work.notify_one();
         } else if state.threads == 0 {
             self.hire(state);
-        } else {
+        }
+        // More work than idle threads: one of them may be kept for long by what it takes.
+        if state.queue.len() > state.idle {
+            self.tell_timer(state, since + PATIENCE);
+        }
+    }
+
+    /// Wakes the timer thread if it sleeps for longer.
+    fn tell_timer(&self, state: &State, moment: Instant) {
+        if state.timer_until.is_none_or(|until| moment < until) {
             self.timer.notify_one();
         }
     }
 
     fn hire(self: &Arc<Self>, state: &mut State) {
-        if state.threads < MAX_THREADS {
-            state.threads += 1;
-            let shared = Arc::clone(self);
-            if !spawn("certsource-io", move || shared.work()) {
-                state.threads -= 1;
-            }
+        let now = Instant::now();
+        let slow =
+            state.running.iter().filter(|job| now.saturating_duration_since(job.since) >= SLOW).count();
+        if state.threads.saturating_sub(slow) >= MAX_THREADS
+            || state.no_thread_before.is_some_and(|at| now < at)
+        {
+            return;
+        }
+        state.threads += 1;
+        let shared = Arc::clone(self);
+        if spawn("certsource-io", move || shared.work()) {
+            state.no_thread_before = None;
+        } else {
+            state.threads -= 1;
+            state.no_thread_before = Some(now + RETRY);
         }
     }
 
@@ -246,23 +281,24 @@ impl Shared {
         let mut state = self.lock();
         while !state.over {
             let now = Instant::now();
-            while let Some(&Reverse((at, id))) = state.times.peek() {
+            while let Some(&(at, id)) = state.times.first() {
                 if at > now {
                     break;
                 }
-                state.times.pop();
+                state.times.pop_first();
                 if let Some(task) = state.later.remove(&id) {
                     state.queue.push_back(Job::Task(task));
-                } else if state.entries.get(&id).is_some_and(|slot| slot.next == Some(at)) {
+                } else {
+                    if let Some(slot) = state.entries.get_mut(&id) {
+                        slot.next = None;
+                    }
                     state.queue_up(id);
                 }
             }
             self.find_overdue(&mut state, now);
-            let mut until = state.times.peek().map(|Reverse((at, _))| *at);
-            let deadline = state.running.iter().filter(|job| !job.overdue).map(|job| job.deadline).min();
-            if let Some(deadline) = deadline {
-                until = Some(until.map_or(deadline, |until| until.min(deadline)));
-            }
+            let mut until = state.times.first().map(|(at, _)| *at);
+            let check = state.running.iter().filter_map(|job| job.check).min();
+            until = [until, check].into_iter().flatten().min();
             if !state.queue.is_empty() {
                 let since = *state.waiting_since.get_or_insert(now);
                 if state.idle > 0 {
@@ -285,18 +321,27 @@ impl Shared {
         }
     }
 
-    /// Jobs that hang are reported by another thread, once each.
+    /// Jobs that may hang are looked into by another thread.
     fn find_overdue(self: &Arc<Self>, state: &mut State, now: Instant) {
         let State { running, entries, queue, .. } = state;
-        for job in running.iter_mut().filter(|job| !job.overdue && job.deadline <= now) {
-            job.overdue = true;
-            let Some(entry) = entries.get(&job.id).map(|slot| slot.entry.clone()) else { continue };
-            let (shared, id, turn) = (Arc::clone(self), job.id, job.turn);
-            queue.push_back(Job::Task(Box::new(move || {
-                if Entry::overdue(&entry) {
-                    shared.give_up(id, turn);
-                }
+        for job in running.iter_mut().filter(|job| job.check.is_some_and(|at| at <= now)) {
+            job.check = None;
+            let Some((id, turn)) = job.of else { continue };
+            let Some(entry) = entries.get(&id).map(|slot| slot.entry.clone()) else { continue };
+            let (shared, job) = (Arc::clone(self), job.job);
+            queue.push_back(Job::Task(Box::new(move || match Entry::overdue(&entry) {
+                Overdue::No(at) => shared.check_later(job, at),
+                Overdue::Told => {}
+                Overdue::GivenUp => shared.give_up(id, turn),
             })));
+        }
+    }
+
+    fn check_later(self: &Arc<Self>, job: u64, at: Instant) {
+        let mut state = self.lock();
+        if let Some(running) = state.running.iter_mut().find(|running| running.job == job) {
+            running.check = Some(at);
+            self.tell_timer(&state, at);
         }
     }
 
@@ -330,31 +375,37 @@ impl Shared {
                 }
                 continue;
             };
-            state.waiting_since = if state.queue.is_empty() { None } else { Some(Instant::now()) };
+            let now = Instant::now();
+            state.waiting_since = if state.queue.is_empty() { None } else { Some(now) };
             match job {
                 Job::Task(task) => {
+                    let job = state.begin(now, None, None);
                     drop(state);
-                    task();
+                    if catch_unwind(AssertUnwindSafe(task)).is_err() {
+                        tracing::error!("a task panicked");
+                    }
+                    state = self.lock();
+                    state.end(job);
                 }
                 Job::Drive(id) => {
                     let Some(slot) = state.entries.get_mut(&id) else { continue };
                     slot.run = Run::Running;
-                    slot.next = None;
-                    let (entry, turn) = (slot.entry.clone(), slot.turn);
-                    let deadline = Instant::now() + slot.deadline;
-                    state.running.push(Running { id, turn, deadline, overdue: false });
-                    if state.deadline_is_sooner(deadline) {
-                        self.timer.notify_one();
+                    let (entry, turn, check) = (slot.entry.clone(), slot.turn, now + slot.deadline);
+                    if let Some(next) = slot.next.take() {
+                        state.times.remove(&(next, id));
                     }
+                    let job = state.begin(now, Some((id, turn)), Some(check));
+                    self.tell_timer(&state, check);
                     drop(state);
-                    let next = Entry::drive(&entry);
+                    let next = catch_unwind(AssertUnwindSafe(|| Entry::drive(&entry))).unwrap_or_else(|_| {
+                        tracing::error!("following a source panicked; it is tried again");
+                        Entry::revive(&entry)
+                    });
                     state = self.lock();
-                    state.running.retain(|job| (job.id, job.turn) != (id, turn));
+                    state.end(job);
                     self.rest(&mut state, id, turn, next);
-                    continue;
                 }
             }
-            state = self.lock();
         }
         state.threads -= 1;
     }
@@ -366,18 +417,21 @@ impl Shared {
         } else if let Some(next) = next {
             let next = on_grid(self.zero, next);
             slot.next = Some(next);
-            let sooner = state.times.peek().is_none_or(|Reverse((at, _))| next < *at);
-            state.times.push(Reverse((next, id)));
-            if sooner {
-                self.timer.notify_one();
-            }
+            state.times.insert((next, id));
+            self.tell_timer(state, next);
         }
     }
 }
 
 impl State {
-    fn deadline_is_sooner(&self, deadline: Instant) -> bool {
-        self.timer_until.is_none_or(|until| deadline < until)
+    fn begin(&mut self, since: Instant, of: Option<(u64, u64)>, check: Option<Instant>) -> u64 {
+        self.last_job += 1;
+        self.running.push(Running { job: self.last_job, since, of, check });
+        self.last_job
+    }
+
+    fn end(&mut self, job: u64) {
+        self.running.retain(|running| running.job != job);
     }
 
     /// Returns whether the queue grew.

@@ -22,10 +22,13 @@ use crate::status::Status;
 
 mod entry;
 
-pub(crate) use entry::Entry;
+pub(crate) use entry::{Entry, Overdue};
 
 /// Events that a subscriber may be behind before it is told that it lost some.
 const BACKLOG: usize = 128;
+
+/// The longest wait that is counted: a hundred years.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// Follows one source: loads it, and publishes a new generation when its material changes.
 ///
@@ -80,7 +83,7 @@ impl Reloader {
     /// Builds a value from the current generation, and again from every later one: see [`Derived`].
     ///
     /// `build` runs on this thread now, and on a thread of the hub for each later generation, before that is
-    /// published. It must not call back into this reloader's `derive`.
+    /// published. It may call this reloader, but for [`Reloader::reload_blocking`]: that would wait for itself.
     ///
     /// # Errors
     /// When `build` fails for the current generation.
@@ -302,7 +305,7 @@ impl Builder {
     fn launch(self, first: impl FnOnce(Result<Arc<Generation>, Error>) + Send + 'static) -> Reloader {
         let Self { source, policy, hub, gates, hooks, failures_are_hooked, wait } = self;
         let hub = hub.unwrap_or_else(Hub::shared);
-        let deadline = wait.map(|wait| Instant::now() + wait);
+        let deadline = wait.map(|wait| Instant::now() + wait.min(LONGEST));
         let entry = Entry::new(hub, source, policy, gates, Hooks::new(hooks), failures_are_hooked);
         entry.begin(deadline, Box::new(first));
         Reloader { entry }

@@ -186,10 +186,13 @@ impl Machine {
 
     /// Reports what the gates said of the candidate.
     pub fn judged(&mut self, now: Now, verdict: Verdict) {
-        self.job_is_back();
-        match std::mem::replace(&mut self.step, Step::Rest(now.mono)) {
-            Step::Judging(candidate) => self.decide(now, &candidate, verdict),
-            // Unreachable while the engine keeps to its side: nothing was asked.
+        match std::mem::replace(&mut self.step, Step::Looking) {
+            Step::Judging(candidate) => {
+                self.job_is_back();
+                self.step = Step::Rest(now.mono);
+                self.decide(now, &candidate, verdict);
+            }
+            // Nothing was asked, or what was asked has been given up.
             step => self.step = step,
         }
     }

@@ -1,0 +1,241 @@
+//! Judging a candidate: the checks are asked and every derived value is built, on an I/O thread, with a deadline and
+//! under no lock. What is decided is carried out in the same breath, so that no derived value is left behind.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use certsource::clock::Now;
+use certsource::machine::{Candidate, Verdict};
+
+use super::*;
+use crate::derived::Built;
+
+/// So many threads may hang in one source's checks, or in its derive closures, before those are not called any more
+/// until one comes back.
+const HUNG: u32 = 4;
+
+/// The judgement that is out, if one is, and those that were given up.
+#[derive(Default)]
+pub(super) struct Judging {
+    last: u64,
+    out: Option<Judgement>,
+    /// Threads that hang: in checks, in derive closures.
+    hung: [u32; 2],
+}
+
+impl Judging {
+    pub(super) fn forget(&mut self) {
+        self.out = None;
+    }
+}
+
+struct Judgement {
+    number: u64,
+    at: Place,
+    can_be_refused: bool,
+    /// Everything is built already: only checks are still asked, whose "no" does not count.
+    prepared: Option<Prepared>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Checks = 0,
+    Values = 1,
+}
+
+/// A generation and the derived values that were built from it.
+pub(super) struct Prepared {
+    pub(super) generation: Arc<Generation>,
+    pub(super) built: Vec<(Weak<dyn AnySlot>, Built)>,
+}
+
+impl Prepared {
+    fn missing(&self, slots: &[Weak<dyn AnySlot>]) -> Vec<Weak<dyn AnySlot>> {
+        let is_built =
+            |slot: &&Weak<dyn AnySlot>| self.built.iter().any(|(known, _)| Weak::ptr_eq(known, slot));
+        let is_alive = |slot: &&Weak<dyn AnySlot>| slot.strong_count() > 0;
+        slots.iter().filter(is_alive).filter(|slot| !is_built(slot)).cloned().collect()
+    }
+
+    fn build(&mut self, slots: Vec<Weak<dyn AnySlot>>) -> Result<(), Error> {
+        for weak in slots {
+            if let Some(slot) = weak.upgrade() {
+                self.built.push((weak, slot.build(&self.generation)?));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The judgement was given up: another thread goes on with the source.
+struct GivenUp;
+
+impl Entry {
+    /// Judges, reports and carries out. `false`: it was given up meanwhile.
+    pub(super) fn judge(&self, candidate: &Candidate) -> bool {
+        let number = {
+            let mut judging = lock(&self.judging);
+            judging.last += 1;
+            let (number, can_be_refused) = (judging.last, candidate.can_be_refused);
+            judging.out = Some(Judgement { number, at: Place::Checks, can_be_refused, prepared: None });
+            number
+        };
+        let mut place = Place::Checks;
+        let done = self
+            .ask(number, candidate, &mut place)
+            .and_then(|(verdict, prepared)| self.conclude_judgement(number, verdict, prepared, &mut place));
+        if done.is_err() {
+            lock(&self.judging).hung[place as usize] -= 1;
+        }
+        done.is_ok()
+    }
+
+    /// The checks first, since they are cheap to say no; but where their "no" does not count, the values first, so that
+    /// a check that hangs holds back nothing.
+    fn ask(
+        &self,
+        number: u64,
+        candidate: &Candidate,
+        place: &mut Place,
+    ) -> Result<(Verdict, Option<Prepared>), GivenUp> {
+        if candidate.can_be_refused {
+            self.enter(number, place, Place::Checks)?;
+            let verdict = self.ask_gates(candidate);
+            if !matches!(verdict, Verdict::Accept) {
+                return Ok((verdict, None));
+            }
+            self.enter(number, place, Place::Values)?;
+            return Ok(self.prepare(candidate));
+        }
+        self.enter(number, place, Place::Values)?;
+        let (verdict, prepared) = self.prepare(candidate);
+        if prepared.is_none() {
+            return Ok((verdict, None));
+        }
+        self.enter(number, place, Place::Checks)?;
+        if let Some(out) = lock(&self.judging).out.as_mut() {
+            out.prepared = prepared;
+        }
+        let verdict = self.ask_gates(candidate);
+        let mut judging = lock(&self.judging);
+        let out = judging.out.as_mut().filter(|out| out.number == number).ok_or(GivenUp)?;
+        Ok((verdict, out.prepared.take()))
+    }
+
+    fn enter(&self, number: u64, place: &mut Place, at: Place) -> Result<(), GivenUp> {
+        let mut judging = lock(&self.judging);
+        let out = judging.out.as_mut().filter(|out| out.number == number).ok_or(GivenUp)?;
+        out.at = at;
+        *place = at;
+        Ok(())
+    }
+
+    fn hang_too_often(&self, place: Place, what: &str) -> Option<Error> {
+        let hung = lock(&self.judging).hung[place as usize];
+        (hung >= HUNG).then(|| {
+            let message =
+                format!("{hung} calls of {what} hang, so it is not called again before one of them returns");
+            Error::new(Reason::TimedOut, message).of(self.origin.clone())
+        })
+    }
+
+    fn ask_gates(&self, candidate: &Candidate) -> Verdict {
+        if self.gates.is_empty() {
+            return Verdict::Accept;
+        }
+        if let Some(error) = self.hang_too_often(Place::Checks, "the checks before publishing") {
+            return if candidate.can_be_refused { Verdict::Unusable(error) } else { Verdict::Refuse(error) };
+        }
+        for gate in &self.gates {
+            let verdict = catch_unwind(AssertUnwindSafe(|| gate.judge(candidate)))
+                .unwrap_or_else(|_| Verdict::Refuse(panicked("a check before publishing")));
+            if !matches!(verdict, Verdict::Accept) {
+                return verdict;
+            }
+        }
+        Verdict::Accept
+    }
+
+    fn prepare(&self, candidate: &Candidate) -> (Verdict, Option<Prepared>) {
+        let slots = lock(&self.slots).clone();
+        if !slots.is_empty() {
+            if let Some(error) = self.hang_too_often(Place::Values, "the closures that build derived values")
+            {
+                return (Verdict::Unusable(error), None);
+            }
+        }
+        let number = self.current.load().as_ref().map_or(0, |generation| generation.number()) + 1;
+        let (material, degraded) = (Arc::clone(&candidate.material), candidate.degraded.clone());
+        let generation = Arc::new(Generation::new(number, material, degraded));
+        let mut prepared = Prepared { generation, built: Vec::with_capacity(slots.len()) };
+        match prepared.build(slots) {
+            Ok(()) => (Verdict::Accept, Some(prepared)),
+            Err(error) => {
+                discard(prepared);
+                (Verdict::Unusable(self.placed(error)), None)
+            }
+        }
+    }
+
+    fn placed(&self, error: Error) -> Error {
+        if error.origin().is_none() { error.of(self.origin.clone()) } else { error }
+    }
+
+    /// Reports the verdict and carries out what the machine makes of it. Values that were derived meanwhile are built
+    /// first: then none can come in between, as the list is held until the generation is published.
+    fn conclude_judgement(
+        &self,
+        number: u64,
+        mut verdict: Verdict,
+        mut prepared: Option<Prepared>,
+        place: &mut Place,
+    ) -> Result<(), GivenUp> {
+        loop {
+            let telling = lock(&self.telling);
+            let slots = lock(&self.slots);
+            let missing = prepared.as_ref().map(|prepared| prepared.missing(&slots)).unwrap_or_default();
+            if missing.is_empty() {
+                let mut judging = lock(&self.judging);
+                if judging.out.as_ref().is_none_or(|out| out.number != number) {
+                    drop((judging, slots, telling));
+                    discard(prepared);
+                    return Err(GivenUp);
+                }
+                judging.out = None;
+                drop(judging);
+                if prepared.is_none() && matches!(verdict, Verdict::Accept) {
+                    verdict = Verdict::Unusable(panicked("judging"));
+                }
+                lock(&self.machine).judged(Now::read(), verdict);
+                self.tell(telling, Some((slots, prepared)));
+                return Ok(());
+            }
+            drop((slots, telling));
+            self.enter(number, place, Place::Values)?;
+            if let Some(Err(error)) = prepared.as_mut().map(|prepared| prepared.build(missing)) {
+                discard(prepared.take());
+                verdict = Verdict::Unusable(self.placed(error));
+            }
+        }
+    }
+
+    /// Gives up the judgement that is out, if one is. What only its checks hold back, and may not, is published.
+    pub(super) fn give_up_judgement(&self) -> bool {
+        let telling = lock(&self.telling);
+        let slots = lock(&self.slots);
+        let mut judging = lock(&self.judging);
+        let Some(out) = judging.out.take() else { return false };
+        judging.hung[out.at as usize] += 1;
+        drop(judging);
+        let message = match out.at {
+            Place::Checks => "a check before publishing took too long; it counts as a no",
+            Place::Values => "building a derived value took too long; it counts as a failure",
+        };
+        let error = Error::new(Reason::TimedOut, message).of(self.origin.clone());
+        let is_whole = out.prepared.as_ref().is_some_and(|prepared| prepared.missing(&slots).is_empty());
+        let verdict =
+            if is_whole && !out.can_be_refused { Verdict::Refuse(error) } else { Verdict::Unusable(error) };
+        lock(&self.machine).judged(Now::read(), verdict);
+        self.tell(telling, Some((slots, out.prepared)));
+        true
+    }
+}

@@ -54,7 +54,11 @@ const STILL: Duration = Duration::from_secs(5);
 /// Taken are the files named `*.pem`, `*.crt` and `*.cer`, and OpenSSL's hash names (`1a2b3c4d.0`). Passed over are
 /// other names, names that begin with a dot, and sub-directories. A file that is broken, cut or cannot be read is an
 /// error of the whole part, so that no anchor is lost silently; a file that is whole but holds no certificate is passed
-/// over with a warning. In a Kubernetes volume the names are those of the directory behind `..data`.
+/// over with a warning. In a Kubernetes volume the names are those of the directory behind `..data`. An anchor that
+/// stands in several files counts once.
+///
+/// Every certificate in such a directory becomes an anchor. Do not point at the directory of a TLS secret, where
+/// `tls.crt` would be one: name its `ca.crt`.
 ///
 /// # Examples
 /// ```no_run

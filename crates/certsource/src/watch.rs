@@ -30,6 +30,10 @@ const ROUNDS: usize = 4;
 /// are still held then get no more events. Sinks are called on one of these threads, one at a time. A sink may set and
 /// drop watches.
 ///
+/// # Limits
+/// Setting a watch on a directory of a network file system that hangs hangs all watches. [`Notify`](crate::detect::Notify)
+/// never does so on Linux.
+///
 /// # Platforms
 /// Made for and tested with inotify (Linux). On macOS and Windows it is what the crate `notify` gives there.
 #[derive(Default)]

@@ -464,6 +464,9 @@ fn a_remote_directory_on_the_way_means_polling() {
         let mut scripted = Scripted::new(files, 1000);
         let (Armed::Degraded(why), _) = scripted.step() else { panic!("{remote:?}") };
         assert!(why.starts_with(&format!("{}: on a network", remote.display())), "{why}");
+        // A watch on a file system that hangs would hang all others.
+        let sinks = scripted.watches.sinks.lock().unwrap();
+        assert!(!sinks.is_empty() && sinks.iter().all(|(watched, _)| watched != remote));
     }
 }
 

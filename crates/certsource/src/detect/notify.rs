@@ -17,6 +17,7 @@ use super::Mtime;
 use crate::clock::Now;
 use crate::error::Error;
 use crate::fs::{Fs, Volume};
+use crate::origin::Origin;
 use crate::source::{Alarm, Armed, Arrival, Detector, Look, Sink, Watch, WatchError, Watches};
 
 /// How often files are looked at although no event came.
@@ -36,9 +37,9 @@ const ROUNDS: usize = 8;
 /// - Every look also compares signatures, as [`Mtime`] does, so a lost event costs 60 s at most.
 ///
 /// # Where it falls back
-/// If a watch cannot be had, or a directory on the way is on a network, FUSE or unknown file system (which may give no
-/// events), it says [`Armed::Degraded`]: the engine then polls at its interval. The watches that could be had still
-/// wake it.
+/// If a watch cannot be had, or something on the way is on a network, FUSE or unknown file system (which may give no
+/// events, and is not watched), it says [`Armed::Degraded`]: the engine then polls at its interval. The watches that
+/// could be had still wake it. Once a minute, and after every change, it tries again.
 #[derive(Default)]
 pub struct Notify {
     poll: Mtime,
@@ -87,7 +88,8 @@ impl Notify {
             self.shared.set_way(&way);
             let (is_steady, problem) = self.set(fs, &way, &lost, watches, &mut was_added);
             if is_steady && way::to(fs, paths, &here) == way {
-                return (was_added, problem.or_else(|| unreliable(fs, &way, paths)));
+                let mut all = way.keys().chain(paths);
+                return (was_added, problem.or_else(|| all.find_map(|path| unreliable(fs, path))));
             }
         }
         // Not for long: the next look tries again.
@@ -119,6 +121,10 @@ impl Notify {
                     continue;
                 }
                 self.standing.swap_remove(at);
+            }
+            if let Some(why) = unwatchable(fs, directory) {
+                problem.get_or_insert(why);
+                continue;
             }
             match watches.watch(directory, sink(&self.shared, directory)) {
                 Ok(watch) => {
@@ -203,13 +209,25 @@ fn identity(fs: &dyn Fs, directory: &Path) -> Identity {
 }
 
 fn problem_text(directory: &Path, error: &WatchError) -> String {
-    format!("{}: {error}", crate::origin::Origin::file(directory))
+    format!("{}: {error}", Origin::file(directory))
 }
 
-/// What on the way gives no reliable events.
-fn unreliable(fs: &dyn Fs, way: &Way, paths: &[PathBuf]) -> Option<String> {
-    let mut all = way.keys().chain(paths);
-    let path = all.find(|path| matches!(fs.volume(path), Ok(volume) if volume != Volume::Local))?;
-    let path = crate::origin::Origin::file(path);
-    Some(format!("{path}: on a network, FUSE or unknown file system, which may give no events"))
+/// Whether volumes are told apart here. Where they are not, all count as remote, and are watched for what it is worth.
+const TELLS_VOLUMES: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// Why a directory is not watched. On a network file system that hangs, setting a watch would hang the watcher for
+/// every source; events of it would tell only half of the changes anyway.
+fn unwatchable(fs: &dyn Fs, directory: &Path) -> Option<String> {
+    if TELLS_VOLUMES { unreliable(fs, directory) } else { None }
+}
+
+/// Why no event of what is at this path can be relied on. What is not there is no reason.
+fn unreliable(fs: &dyn Fs, path: &Path) -> Option<String> {
+    match fs.volume(path) {
+        Ok(volume) if volume != Volume::Local => {
+            let path = Origin::file(path);
+            Some(format!("{path}: on a network, FUSE or unknown file system, which may give no events"))
+        }
+        _ => None,
+    }
 }

@@ -1,1 +1,49 @@
-//! What the end-to-end tests share.
+//! What the end-to-end tests share: real programs as peers, load that tells what became of every request, and the
+//! forty lines that people write by hand, as the negative control.
+//!
+//! What is not here: any expectation about certsource. Those are in `tests/`.
+#![allow(clippy::unwrap_used, reason = "only tests use this crate")]
+
+pub mod access_log;
+pub mod load;
+pub mod naive;
+pub mod nginx;
+pub mod openssl;
+pub mod tool;
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+/// Far more than any step here takes; a test that reaches it has failed.
+pub const BOUND: Duration = Duration::from_secs(60);
+
+/// Waits until `done` returns something, with [`BOUND`].
+///
+/// For what tells nobody when it happens, such as a line in another program's log.
+///
+/// # Panics
+/// When the bound is reached, with `what` in the message.
+#[track_caller]
+pub fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + BOUND;
+    loop {
+        if let Some(value) = done() {
+            return value;
+        }
+        assert!(Instant::now() < end, "not reached in {BOUND:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// An error with all of its causes, on one line.
+pub fn whole(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let _ = write!(text, ": {cause}");
+        // `io::Error` shows what it wraps, and its `source` begins one below that.
+        next = cause.source();
+    }
+    text
+}

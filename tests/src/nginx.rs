@@ -1,0 +1,209 @@
+//! A real nginx that demands client certificates: with a configuration, a port and a log of its own, and gone with all
+//! of its processes when the test is.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use certsource_testkit::TestDir;
+
+use crate::access_log::{self, Line};
+use crate::openssl::Minted;
+use crate::{tool, until};
+
+/// Runs nginx until standard input ends. It ends when the test lets go of it, and also when the test is killed.
+const GUARD: &str = r#""$@" </dev/null & server=$!; cat >/dev/null; kill -TERM "$server" 2>/dev/null; wait "$server""#;
+
+/// How many workers there are. More than one, so that a session is resumed at another worker than made it.
+const WORKERS: usize = 2;
+
+/// How long the body of `/slow` takes.
+const SLOW_BYTES: usize = 300_000;
+/// Bytes of it a second.
+const SLOW_RATE: usize = 150_000;
+
+/// What nginx is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The HTTP/2 that nginx offers by ALPN, or HTTP/1.1 alone.
+    pub http2: bool,
+    /// `ssl_protocols`
+    pub protocol: &'static str,
+    /// `keepalive_requests`: a connection ends after as many, so that new ones are made and sessions resumed.
+    pub requests_per_connection: usize,
+}
+
+/// A running nginx.
+#[derive(Debug)]
+pub struct Nginx {
+    program: PathBuf,
+    dir: TestDir,
+    address: SocketAddr,
+    guard: Child,
+    lifeline: Option<ChildStdin>,
+    reloads: usize,
+}
+
+impl Nginx {
+    /// Starts nginx with this certificate. It takes clients with a certificate of `client_ca` and no others.
+    ///
+    /// # Panics
+    /// When it does not start, with its log.
+    pub fn start(options: Options, server: &Minted, client_ca: &str) -> Self {
+        let program = tool::find("nginx").expect("the test has asked for nginx");
+        let dir = TestDir::new().unwrap();
+        // nginx knows no port 0, and a port that was free a moment ago may be taken now. So it inherits a socket that
+        // listens already, the way a new nginx does when the program is upgraded: by its number, in `NGINX`.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        // As nginx leaves it for its successor. Else a worker waits in `accept` for what another one has taken.
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        write_material(&dir, server, client_ca);
+        dir.write("slow", vec![b's'; SLOW_BYTES]).unwrap();
+        dir.write("nginx.conf", configuration(&options, dir.path(), address)).unwrap();
+        let mut guard = Command::new("/bin/sh")
+            .args(["-c", GUARD, "guard"])
+            .args(command(&program, dir.path()))
+            .env("NGINX", "1;")
+            .stdin(Stdio::piped())
+            .stdout(OwnedFd::from(listener))
+            .stderr(fs::File::create(dir.join("stderr")).unwrap())
+            .spawn()
+            .unwrap();
+        let lifeline = guard.stdin.take();
+        let nginx = Self { program, dir, address, guard, lifeline, reloads: 0 };
+        let started = || nginx.count("start worker process ") >= WORKERS;
+        until(&format!("nginx to start"), || {
+            assert!(!nginx.log().contains("[emerg]"), "nginx does not start:\n{}", nginx.log());
+            started().then_some(())
+        });
+        nginx
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL of a path here. The name must be resolved to [`Nginx::address`].
+    pub fn url(&self, path: &str) -> String {
+        format!("https://localhost:{}{path}", self.address.port())
+    }
+
+    /// How many bytes `/slow` has. They take about two seconds.
+    pub fn slow_bytes(&self) -> usize {
+        SLOW_BYTES
+    }
+
+    /// Gives it other material and lets it reload by `nginx -s reload`. Returns when every old worker has ended: each
+    /// finishes the requests that it has, closes its connections and takes no new ones.
+    pub fn reload(&mut self, server: &Minted, client_ca: &str) {
+        write_material(&self.dir, server, client_ca);
+        self.reloads += 1;
+        let mut arguments = command(&self.program, self.dir.path());
+        arguments.extend(["-s".into(), "reload".into()]);
+        let output = Command::new(&arguments[0]).args(&arguments[1..]).output().unwrap();
+        assert!(output.status.success(), "nginx -s reload: {}", String::from_utf8_lossy(&output.stderr));
+        let old = self.reloads * WORKERS;
+        until("the old workers to end", || {
+            assert!(!self.log().contains("[emerg]"), "nginx does not reload:\n{}", self.log());
+            (self.count(" exited with code 0") >= old).then_some(())
+        });
+        assert!(self.count("start worker process ") >= old + WORKERS);
+    }
+
+    /// The requests that it logged, once there are `expected` of them whose path begins with `prefix`.
+    pub fn requests(&self, prefix: &str, expected: usize) -> Vec<Line> {
+        until(&format!("{expected} requests in the access log"), || {
+            let mut lines = access_log::read(&self.dir.join("access.log"));
+            lines.retain(|line| line.uri.starts_with(prefix));
+            (lines.len() >= expected).then_some(lines)
+        })
+    }
+
+    /// What nginx says about itself.
+    pub fn log(&self) -> String {
+        let read = |name| fs::read_to_string(self.dir.join(name)).unwrap_or_default();
+        read("stderr") + &read("error.log")
+    }
+
+    fn count(&self, what: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(what)).count()
+    }
+
+    fn stop(&mut self) -> io::Result<()> {
+        drop(self.lifeline.take());
+        let end = Instant::now() + Duration::from_secs(20);
+        while self.guard.try_wait()?.is_none() {
+            if Instant::now() > end {
+                return Err(io::Error::other("nginx does not end"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let stopped = self.stop();
+        if std::thread::panicking() {
+            let log = self.log();
+            let from = log.char_indices().rev().nth(4000).map_or(0, |(at, _)| at);
+            let _ = io::Write::write_all(&mut io::stderr(), format!("nginx said: …{}\n", &log[from..]).as_bytes());
+        } else {
+            stopped.unwrap();
+        }
+    }
+}
+
+fn command(program: &Path, dir: &Path) -> Vec<PathBuf> {
+    // `-e`: else the log file that was compiled in is opened before the configuration is read.
+    vec![program.into(), "-p".into(), dir.into(), "-e".into(), dir.join("error.log"), "-c".into(), dir.join("nginx.conf")]
+}
+
+fn write_material(dir: &TestDir, server: &Minted, client_ca: &str) {
+    dir.write("server.pem", &server.certificate).unwrap();
+    dir.write("server.key", &server.key).unwrap();
+    dir.write("clients.pem", client_ca).unwrap();
+}
+
+fn configuration(options: &Options, dir: &Path, address: SocketAddr) -> String {
+    let Options { http2, protocol, requests_per_connection } = options;
+    let (dir, format) = (dir.display(), access_log::FORMAT);
+    let http2 = if *http2 { " http2" } else { "" };
+    // As root the workers would be another user, who may not enter a private directory.
+    let user = if fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0) {
+        "user root;"
+    } else {
+        ""
+    };
+    format!(
+        r"
+daemon off; master_process on; worker_processes {WORKERS}; {user}
+pid {dir}/nginx.pid; error_log {dir}/error.log notice;
+events {{ worker_connections 512; }}
+http {{
+    log_format checks {format};
+    access_log {dir}/access.log checks;
+    client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
+    uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
+    keepalive_requests {requests_per_connection};
+    server {{
+        listen {address} ssl{http2};
+        server_name localhost;
+        ssl_certificate {dir}/server.pem; ssl_certificate_key {dir}/server.key;
+        ssl_protocols {protocol};
+        ssl_session_cache shared:sessions:1m; ssl_session_tickets on; ssl_session_timeout 1h;
+        ssl_client_certificate {dir}/clients.pem; ssl_verify_client on;
+        location / {{ return 200 '$ssl_client_serial'; }}
+        location = /slow {{ root {dir}; limit_rate {SLOW_RATE}; }}
+    }}
+}}
+"
+    )
+}

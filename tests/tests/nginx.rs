@@ -1,0 +1,447 @@
+//! A real nginx that demands client certificates, material from the openssl command, and requests that never pause while
+//! identity and CA rotate on disk. What is true is read from nginx's own variables, not from our client.
+//! needs: nginx openssl
+#![cfg(target_os = "linux")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use certsource_client::certsource_rustls::rustls::SupportedProtocolVersion;
+use certsource_client::certsource_rustls::rustls::version::{TLS12, TLS13};
+use certsource_client::{Client, Error, Files, Generation, Policy, Reason, detect};
+use certsource_testkit::{AgentFiles, Damage, KubeletDir, Steps, TestDir, damage};
+use certsource_tests::access_log::Line;
+use certsource_tests::load::{Call, Load, Outcome};
+use certsource_tests::naive::Naive;
+use certsource_tests::nginx::{Nginx, Options};
+use certsource_tests::openssl::{Minted, OpensslCa};
+use certsource_tests::{BOUND, tool, until, whole};
+
+/// Tasks that send requests without pause.
+const TASKS: usize = 10;
+/// Rotations of the identity in one test.
+const ROTATIONS: u64 = 6;
+/// Requests for each generation: so many that each task's connections end and sessions are resumed.
+const PER_GENERATION: u64 = 300;
+
+/// How it is talked, and who writes the files.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    http2: bool,
+    tls: &'static SupportedProtocolVersion,
+    writer: Writer,
+    detector: Detector,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Writer {
+    Kubelet,
+    Agent,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Detector {
+    Mtime,
+    Notify,
+}
+
+macro_rules! every_case {
+    ($($of:ident: $test:path;)*) => {$(
+        mod $of {
+            use super::*;
+            every_case!(@case $test, http1_tls12_kubelet: false, TLS12, Kubelet, Mtime);
+            every_case!(@case $test, http1_tls12_agent: false, TLS12, Agent, Notify);
+            every_case!(@case $test, http1_tls13_kubelet: false, TLS13, Kubelet, Notify);
+            every_case!(@case $test, http1_tls13_agent: false, TLS13, Agent, Mtime);
+            every_case!(@case $test, http2_tls12_kubelet: true, TLS12, Kubelet, Notify);
+            every_case!(@case $test, http2_tls12_agent: true, TLS12, Agent, Mtime);
+            every_case!(@case $test, http2_tls13_kubelet: true, TLS13, Kubelet, Mtime);
+            every_case!(@case $test, http2_tls13_agent: true, TLS13, Agent, Notify);
+        }
+    )*};
+    (@case $test:path, $name:ident: $http2:literal, $tls:ident, $writer:ident, $detector:ident) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            if tool::are_here(&["nginx", "openssl"]) {
+                $test(Case { http2: $http2, tls: &$tls, writer: Writer::$writer, detector: Detector::$detector }).await;
+            }
+        }
+    };
+}
+
+every_case! {
+    identity: the_identity_rotates_under_load;
+    authority: the_authority_rotates_with_overlap;
+    withdrawn: a_withdrawn_authority_is_refused;
+    garbage: the_last_good_generation_serves_while_the_bundle_is_garbage;
+}
+
+async fn the_identity_rotates_under_load(case: Case) {
+    let ca = OpensslCa::new("CA");
+    let identities: Vec<_> = (0..=ROTATIONS).map(|number| ca.client(0x1000 + number)).collect();
+    let disk = Disk::new(case.writer, &ca.certificate(), &identities[0]);
+    let nginx = Nginx::start(case.options(), &ca.server(0xA), &ca.certificate());
+    let client = case.client(&nginx, &disk).await;
+    let load = load(&client, &nginx);
+    load.pass(PER_GENERATION).await;
+    for number in 1..=ROTATIONS {
+        let download = tokio::spawn(download(client.clone(), nginx.url("/slow")));
+        let mut generations = client.reloader().watch();
+        let mut steps = disk.steps(&ca.certificate(), &identities[number as usize]);
+        if let Writer::Agent = case.writer {
+            // Between its two renames the pair does not match. Requests go on with the old identity.
+            steps.run_through("rename tls.crt").unwrap();
+            load.pass(50).await;
+            assert_eq!(serial(&client), identities[number as usize - 1].serial);
+        }
+        steps.finish().unwrap();
+        if number % 2 == 0 {
+            reload(&client).await.unwrap();
+        } else {
+            // Found by itself.
+            tokio::time::timeout(BOUND, generations.changed()).await.unwrap().unwrap();
+        }
+        load.raise_floor(number);
+        assert_eq!(serial(&client), identities[number as usize].serial);
+        load.pass(PER_GENERATION).await;
+        assert_eq!(download.await.unwrap(), Ok(nginx.slow_bytes()), "a response was cut by rotation {number}");
+    }
+    let outcome = load.finish().await;
+    assert_eq!(outcome.failed, [""; 0], "{case:?}");
+    let serials: Vec<_> = identities.iter().map(|identity| identity.serial.as_str()).collect();
+    let lines = nginx.requests("/r/", outcome.answered.len());
+    let seen = judge(&case, &lines, &outcome, &serials).unwrap();
+    for (index, serial) in serials.iter().enumerate() {
+        assert!(seen[index].resumed > 0, "no session was resumed with {serial}: {seen:?}");
+    }
+    println!("{case:?}: {} requests on {} connections, {seen:?}", lines.len(), connections(&lines).len());
+}
+
+async fn the_authority_rotates_with_overlap(case: Case) {
+    let (old, new) = (OpensslCa::new("old CA"), OpensslCa::new("new CA"));
+    let both = old.certificate() + &new.certificate();
+    let identities = [old.client(0x1000), new.client(0x1001)];
+    let disk = Disk::new(case.writer, &old.certificate(), &identities[0]);
+    let mut nginx = Nginx::start(case.options(), &old.server(0xA), &old.certificate());
+    let client = case.client(&nginx, &disk).await;
+    let load = load(&client, &nginx);
+    load.pass(PER_GENERATION).await;
+
+    // Both sides trust both; then both sides show the new; then nobody trusts the old.
+    disk.write(&both, &identities[0]);
+    assert_eq!(reload(&client).await.unwrap().trust().unwrap().len(), 2);
+    load.pass(PER_GENERATION).await;
+    nginx.reload(&new.server(0xB), &both);
+    load.pass(PER_GENERATION).await;
+    disk.write(&both, &identities[1]);
+    reload(&client).await.unwrap();
+    load.raise_floor(1);
+    load.pass(PER_GENERATION).await;
+    nginx.reload(&new.server(0xC), &new.certificate());
+    load.pass(PER_GENERATION).await;
+    disk.write(&new.certificate(), &identities[1]);
+    let generation = reload(&client).await.unwrap();
+    assert_eq!((generation.number(), generation.trust().unwrap().len()), (4, 1));
+    load.pass(PER_GENERATION).await;
+
+    let outcome = load.finish().await;
+    assert_eq!(outcome.failed, [""; 0], "{case:?}");
+    let lines = nginx.requests("/r/", outcome.answered.len());
+    let serials = identities.each_ref().map(|identity| identity.serial.as_str());
+    let seen = judge(&case, &lines, &outcome, &serials).unwrap();
+    assert!(seen.iter().all(|seen| seen.resumed > 0), "{seen:?}");
+
+    // The old CA is gone for good: a server that still has its certificate is refused.
+    nginx.reload(&old.server(0xD), &new.certificate());
+    let refusal = client.get(nginx.url("/late")).send().await.unwrap_err();
+    assert!(whole(&refusal).contains("UnknownIssuer"), "{}", whole(&refusal));
+}
+
+async fn a_withdrawn_authority_is_refused(case: Case) {
+    let (ca, other) = (OpensslCa::new("CA"), OpensslCa::new("other CA"));
+    let identity = ca.client(0x1000);
+    let disk = Disk::new(case.writer, &ca.certificate(), &identity);
+    let nginx = Nginx::start(case.options(), &ca.server(0xA), &ca.certificate());
+    let client = case.client(&nginx, &disk).await;
+    let (_control_files, mut naive) = naive(&case, &ca.certificate(), &identity);
+    let by_hand = case.by_hand(&nginx, &naive);
+    // Fills pools with connections, and stores with sessions, of both clients.
+    let before = [load(&client, &nginx), load_of(by_hand.clone(), &nginx)];
+    for load in before {
+        load.pass(PER_GENERATION).await;
+        assert_eq!(load.finish().await.failed, [""; 0]);
+    }
+
+    disk.write(&other.certificate(), &identity);
+    reload(&client).await.unwrap();
+    let load = load(&client, &nginx);
+    load.raise_floor(1);
+    load.pass(500).await;
+    let outcome = load.finish().await;
+    assert_eq!(outcome.answered, [""; 0], "{case:?}: accepted although the CA is withdrawn");
+    assert!(outcome.failed.len() >= 500);
+    let strange: Vec<_> = outcome.failed.iter().filter(|error| !error.contains("UnknownIssuer")).collect();
+    assert!(strange.is_empty(), "{case:?}: refused for another reason: {strange:?}");
+    assert_eq!(nginx.requests("/r/1/", 0), [], "{case:?}: nginx was sent a request");
+
+    // The control does what people write, and sessions bring it through.
+    std::fs::write(naive.trust_path(), other.certificate()).unwrap();
+    until("the naive client to reload", || naive.poll().unwrap().then_some(()));
+    let load = load_of(by_hand, &nginx);
+    load.raise_floor(2);
+    load.pass(500).await;
+    let accepted = load.finish().await.answered.len();
+    let resumed = nginx.requests("/r/2/", accepted).iter().filter(|line| line.resumed).count();
+    assert!(resumed > 0, "{case:?}: the control refuses by itself, so this test shows nothing");
+
+    // And with the CA back, all is well again.
+    disk.write(&ca.certificate(), &identity);
+    reload(&client).await.unwrap();
+    assert_eq!(client.get(nginx.url("/back")).send().await.unwrap().status(), 200);
+}
+
+async fn the_last_good_generation_serves_while_the_bundle_is_garbage(case: Case) {
+    let ca = OpensslCa::new("CA");
+    let identity = ca.client(0x1000);
+    let disk = Disk::new(case.writer, &ca.certificate(), &identity);
+    let nginx = Nginx::start(case.options(), &ca.server(0xA), &ca.certificate());
+    let client = case.client(&nginx, &disk).await;
+    let load = load(&client, &nginx);
+    load.pass(PER_GENERATION / 2).await;
+    for (kind, expected) in [
+        (Damage::Half, Reason::Malformed),
+        (Damage::Empty, Reason::Empty),
+        (Damage::NoEndLine, Reason::Malformed),
+        (Damage::Garbage, Reason::Malformed),
+    ] {
+        damage(disk.path().join("ca.crt"), kind).unwrap();
+        let error = reload(&client).await.unwrap_err();
+        assert_eq!(error.reason(), expected, "{kind:?}: {error}");
+        assert!(error.path().is_some_and(|path| path.ends_with("ca.crt")), "{error:?}");
+        load.pass(PER_GENERATION / 2).await;
+        let status = client.status();
+        assert_eq!((status.generation, status.reason), (1, Some(expected)));
+        assert!(status.is_ready_at(std::time::SystemTime::now()));
+        disk.write(&ca.certificate(), &identity);
+        assert_eq!(reload(&client).await.unwrap().number(), 1, "{kind:?}: the same content is no new generation");
+        assert_eq!(client.status().reason, None);
+    }
+    let outcome = load.finish().await;
+    assert_eq!(outcome.failed, [""; 0], "{case:?}");
+    let lines = nginx.requests("/r/", outcome.answered.len());
+    judge(&case, &lines, &outcome, &[&identity.serial]).unwrap();
+}
+
+/// The negative control of [`judge`]: what people write shows the old identity again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_swap_inside_one_config_goes_on_showing_the_old_identity() {
+    if !tool::are_here(&["nginx", "openssl"]) {
+        return;
+    }
+    for tls in [&TLS12, &TLS13] {
+        let case = Case { http2: false, tls, writer: Writer::Agent, detector: Detector::Mtime };
+        let ca = OpensslCa::new("CA");
+        let identities = [ca.client(0x1000), ca.client(0x1001)];
+        let nginx = Nginx::start(case.options(), &ca.server(0xA), &ca.certificate());
+        let (files, mut naive) = naive(&case, &ca.certificate(), &identities[0]);
+        let load = load_of(case.by_hand(&nginx, &naive), &nginx);
+        load.pass(PER_GENERATION).await;
+        std::fs::write(files.join("tls.key"), &identities[1].key).unwrap();
+        std::fs::write(files.join("tls.crt"), &identities[1].certificate).unwrap();
+        until("the naive client to reload", || naive.poll().unwrap().then_some(()));
+        load.raise_floor(1);
+        load.pass(PER_GENERATION * 3).await;
+        let outcome = load.finish().await;
+        assert_eq!(outcome.failed, [""; 0]);
+        let lines = nginx.requests("/r/", outcome.answered.len());
+        let serials = identities.each_ref().map(|identity| identity.serial.as_str());
+        let complaint = judge(&case, &lines, &outcome, &serials).unwrap_err();
+        assert!(complaint.contains("after its end"), "{complaint}");
+        let resumed_late = |line: &&Line| line.uri.starts_with("/r/1/") && line.resumed && line.serial == serials[0];
+        assert!(lines.iter().filter(resumed_late).count() > 10, "{case:?}: by resumed sessions, not by pooled ones");
+    }
+}
+
+impl Case {
+    fn options(self) -> Options {
+        let protocol = if self.tls.version == TLS12.version { "TLSv1.2" } else { "TLSv1.3" };
+        Options { http2: self.http2, protocol, requests_per_connection: 20 }
+    }
+
+    async fn client(self, nginx: &Nginx, disk: &Disk) -> Client {
+        let address = nginx.address();
+        // The shape of the defaults, in a shorter time.
+        let mut policy = Policy::every(Duration::from_millis(100));
+        policy.settle = Duration::from_millis(300);
+        policy.settle_loss = Duration::from_millis(900);
+        let builder = Client::builder()
+            .files(Files::kubernetes(disk.path()))
+            .policy(policy)
+            .tls_versions(&[self.tls])
+            .no_proxy()
+            .reqwest(move |builder| builder.resolve("localhost", address));
+        let builder = match self.detector {
+            Detector::Mtime => builder.detect(detect::Mtime::new()),
+            Detector::Notify => builder.detect(detect::Notify::new()),
+        };
+        let builder = if self.http2 { builder } else { builder.http1_only() };
+        builder.build().await.unwrap()
+    }
+
+    /// A plain reqwest client over the naive config.
+    fn by_hand(self, nginx: &Nginx, naive: &Naive) -> reqwest::Client {
+        let mut config = (*naive.config()).clone();
+        config.alpn_protocols = if self.http2 { vec![b"h2".to_vec()] } else { vec![b"http/1.1".to_vec()] };
+        let builder = reqwest::Client::builder().tls_backend_preconfigured(config).no_proxy();
+        builder.resolve("localhost", nginx.address()).build().unwrap()
+    }
+}
+
+fn naive(case: &Case, trust: &str, identity: &Minted) -> (TestDir, Naive) {
+    let dir = TestDir::new().unwrap();
+    let path = dir.write("ca.crt", trust).unwrap();
+    let pair = (dir.write("tls.crt", &identity.certificate).unwrap(), dir.write("tls.key", &identity.key).unwrap());
+    let naive = Naive::new(path, Some(pair), &[case.tls]).unwrap();
+    (dir, naive)
+}
+
+/// The files of a client, written by one of two writers.
+enum Disk {
+    Kubelet(KubeletDir),
+    Agent(AgentFiles),
+}
+
+impl Disk {
+    fn new(writer: Writer, trust: &str, identity: &Minted) -> Self {
+        let dir = TestDir::new().unwrap();
+        let disk = match writer {
+            Writer::Kubelet => Self::Kubelet(KubeletDir::from_dir(dir)),
+            Writer::Agent => Self::Agent(AgentFiles::from_dir(dir)),
+        };
+        disk.write(trust, identity);
+        disk
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Kubelet(dir) => dir.path(),
+            Self::Agent(files) => files.path(),
+        }
+    }
+
+    fn steps(&self, trust: &str, identity: &Minted) -> Steps {
+        let files = [("ca.crt", trust), ("tls.crt", &identity.certificate), ("tls.key", &identity.key)];
+        match self {
+            Self::Kubelet(dir) => dir.write_steps(files).unwrap(),
+            Self::Agent(agent) => agent.render_steps(files).unwrap(),
+        }
+    }
+
+    fn write(&self, trust: &str, identity: &Minted) {
+        self.steps(trust, identity).finish().unwrap();
+    }
+}
+
+fn load(client: &Client, nginx: &Nginx) -> Load {
+    let (client, base) = (client.clone(), nginx.url(""));
+    Load::start(TASKS, move |Call { path, body }| {
+        let url = format!("{base}{path}");
+        let request = match body {
+            Some(body) => client.post(url).body(body),
+            None => client.get(url),
+        };
+        async move { answer(request.send().await).await }
+    })
+}
+
+fn load_of(client: reqwest::Client, nginx: &Nginx) -> Load {
+    let base = nginx.url("");
+    Load::start(TASKS, move |Call { path, body }| {
+        let url = format!("{base}{path}");
+        let request = match body {
+            Some(body) => client.post(url).body(body),
+            None => client.get(url),
+        };
+        async move { answer(request.send().await).await }
+    })
+}
+
+async fn answer(response: Result<reqwest::Response, reqwest::Error>) -> Result<(), String> {
+    let response = response.map_err(|error| whole(&error))?;
+    let status = response.status();
+    let body = response.text().await.map_err(|error| whole(&error))?;
+    if status == 200 { Ok(()) } else { Err(format!("{status} {body}")) }
+}
+
+/// A response that takes two seconds; how long its body is.
+async fn download(client: Client, url: String) -> Result<usize, String> {
+    let response = client.get(url).send().await.map_err(|error| whole(&error))?;
+    let body = response.bytes().await.map_err(|error| whole(&error))?;
+    Ok(body.len())
+}
+
+async fn reload(client: &Client) -> Result<Arc<Generation>, Error> {
+    let result = tokio::time::timeout(BOUND, client.reload()).await;
+    result.unwrap_or_else(|_| panic!("the reload does not end: {:?}", client.status()))
+}
+
+fn serial(client: &Client) -> String {
+    let generation = client.generation();
+    generation.identity().unwrap().leaf().inspection().serial().to_uppercase()
+}
+
+/// What nginx saw of one identity.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    requests: usize,
+    resumed: usize,
+}
+
+/// Holds nginx's log against what must be true. `serials[n]` is the identity of the requests whose floor is `n`.
+fn judge(case: &Case, lines: &[Line], outcome: &Outcome, serials: &[&str]) -> Result<Vec<Seen>, String> {
+    let logged: BTreeSet<_> = lines.iter().map(|line| line.uri.as_str()).collect();
+    let answered: BTreeSet<_> = outcome.answered.iter().map(String::as_str).collect();
+    if logged != answered {
+        let strange: Vec<_> = logged.symmetric_difference(&answered).collect();
+        return Err(format!("nginx logged other requests than were answered: {strange:?}"));
+    }
+    let mut of_path: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for line in lines {
+        of_path.entry(&line.uri).or_default().push(line);
+    }
+    if let Some((_, twice)) = of_path.iter().find(|(_, lines)| lines.len() != 1) {
+        return Err(format!("sent more than once: {twice:?}"));
+    }
+    let mut seen = vec![Seen::default(); serials.len()];
+    for line in lines {
+        let floor: usize = line.uri.split('/').nth(2).and_then(|floor| floor.parse().ok()).unwrap();
+        let Some(index) = serials.iter().position(|serial| *serial == line.serial) else {
+            return Err(format!("nobody's serial: {line:?}"));
+        };
+        if index < floor {
+            return Err(format!("identity {index} was shown after its end: {line:?}"));
+        }
+        let http = if case.http2 { "HTTP/2.0" } else { "HTTP/1.1" };
+        if (line.status, line.verify.as_str(), line.http.as_str()) != (200, "SUCCESS", http)
+            || line.protocol != case.options().protocol
+        {
+            return Err(format!("not as it should be: {line:?}"));
+        }
+        seen[index].requests += 1;
+        seen[index].resumed += usize::from(line.resumed);
+    }
+    if let Some((connection, serials)) = connections(lines).iter().find(|(_, serials)| serials.len() > 1) {
+        return Err(format!("connection {connection} has several identities: {serials:?}"));
+    }
+    Ok(seen)
+}
+
+fn connections(lines: &[Line]) -> BTreeMap<u64, BTreeSet<&str>> {
+    let mut connections: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for line in lines {
+        connections.entry(line.connection).or_default().insert(line.serial.as_str());
+    }
+    connections
+}

@@ -376,9 +376,11 @@ pub fn appears(kit: &Kit) -> Case {
 
 /// Row 20: removed, and back after a while with other content.
 pub fn goes_and_comes(kit: &Kit) -> Case {
+    let mut calls = create(1, CA, &kit.in_pieces()).into_iter();
     trust("20 goes and comes", kit)
         .then([Call::Unlink(CA.into())])
-        .then_lingering(create(1, CA, &kit.in_pieces()))
+        .then_lingering(calls.by_ref().take(1))
+        .then(calls)
         .meaning([&kit.two()])
 }
 

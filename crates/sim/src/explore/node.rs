@@ -315,8 +315,6 @@ impl Explorer<'_> {
         let mut prefix = Some(Vec::new());
         while let Some(choices) = prefix {
             let (mut live, fs, post) = node.revive(self);
-            // The way to this state is not published again.
-            live.published();
             let is_look = live.next();
             debug_assert_eq!(is_look, Next::Look);
             let (scout, shared) = scout::Scout::new(self, node, deadline, choices, Some(post.clone()));

@@ -78,3 +78,65 @@ fn split(path: &Path) -> Option<InVolume> {
 fn is_plain(rest: &Path) -> bool {
     !rest.as_os_str().is_empty() && rest.components().all(|part| matches!(part, Component::Normal(_)))
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::fs::RealFs;
+
+    #[test]
+    fn paths_through_the_link_are_known_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("v/..1/sub")).unwrap();
+        fs::create_dir_all(at("plain/..data")).unwrap();
+        fs::write(at("v/real"), "").unwrap();
+        for (target, link) in [
+            ("..1", "v/..data"),
+            ("..data/a", "v/a"),
+            ("..data/sub", "v/sub"),
+            ("..data", "v/all"),
+            ("..data/../real", "v/out"),
+            ("/..data/a", "v/elsewhere"),
+            ("v", "link"),
+        ] {
+            symlink(target, at(link)).unwrap();
+        }
+        for (path, expected) in [
+            ("v/a", Some(("v", "a"))),
+            ("v/sub/x/y", Some(("v", "sub/x/y"))),
+            ("v/all/a", Some(("v", "a"))),
+            ("v/..data/a", Some(("v", "a"))),
+            ("v/..data/sub/x", Some(("v", "sub/x"))),
+            ("link/a", Some(("link", "a"))),
+            // Beside the link, out of it again, the link itself, no link at all.
+            ("v/real", None),
+            ("v/missing", None),
+            ("v/out", None),
+            ("v/..data/../real", None),
+            ("v/elsewhere", None),
+            ("v/..data", None),
+            ("v/all", None),
+            ("plain/..data/a", None),
+        ] {
+            let expected =
+                expected.map(|(root, rest)| InVolume { root: at(root), rest: PathBuf::from(rest) });
+            assert_eq!(locate(&RealFs, &at(path)), expected, "{path}");
+        }
+        let shared = |paths: &[&str]| {
+            let paths: Vec<_> = paths.iter().map(|path| at(path)).collect();
+            shared_root(&RealFs, &paths)
+        };
+        assert_eq!(shared(&["v/a", "v/sub/x", "v"]), Some(at("v")));
+        assert_eq!(
+            shared(&["v/a", "link/a"]),
+            None,
+            "another way to the same volume may come to lead elsewhere"
+        );
+        assert_eq!(shared(&["v/a", "v/real"]), None);
+        assert_eq!(shared(&[]), None);
+    }
+}

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use certsource_reload::certsource::Material;
 use certsource_reload::{Error, Reason};
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::CertificateRevocationListDer;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, SupportedProtocolVersion};
 
 use crate::crypto::{default_provider, refused};
-use crate::gate::{certified_key, roots};
+use crate::gate::certified_key;
+use crate::revocation::Revocation;
 
 /// How client configs are made from generations.
 ///
@@ -24,6 +24,7 @@ use crate::gate::{certified_key, roots};
 /// * ALPN: none
 /// * resumption: on, within a generation
 /// * early data: off
+/// * revocation lists: [`Revocation::default`]
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ClientTls {
@@ -31,6 +32,7 @@ pub struct ClientTls {
     versions: Vec<&'static SupportedProtocolVersion>,
     alpn: Vec<Vec<u8>>,
     resumption: bool,
+    revocation: Revocation,
 }
 
 impl ClientTls {
@@ -44,7 +46,13 @@ impl ClientTls {
 
     /// With this provider.
     pub fn with_provider(provider: Arc<CryptoProvider>) -> Self {
-        Self { provider, versions: rustls::ALL_VERSIONS.to_vec(), alpn: Vec::new(), resumption: true }
+        Self {
+            provider,
+            versions: rustls::ALL_VERSIONS.to_vec(),
+            alpn: Vec::new(),
+            resumption: true,
+            revocation: Revocation::default(),
+        }
     }
 
     /// Offers these protocols by ALPN (RFC 7301), the preferred one first.
@@ -65,6 +73,12 @@ impl ClientTls {
         self
     }
 
+    /// What the revocation lists are used for.
+    pub fn revocation(mut self, revocation: Revocation) -> Self {
+        self.revocation = revocation;
+        self
+    }
+
     /// The crypto provider.
     pub fn provider(&self) -> &Arc<CryptoProvider> {
         &self.provider
@@ -81,25 +95,17 @@ impl ClientTls {
                 "no trust anchors: name a CA bundle; the system's roots are never used unasked",
             ));
         };
-        let crls = material.crls().into_iter().flatten();
-        let crls: Vec<CertificateRevocationListDer<'static>> = crls.map(|crl| crl.der().clone()).collect();
-        let mut verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(trust)?), self.provider.clone());
-        if !crls.is_empty() {
-            verifier = verifier.with_crls(crls).enforce_revocation_expiration();
-        }
-        let verifier = verifier.build().map_err(|error| {
-            Error::new(Reason::Rejected, format!("rustls does not accept the trust anchors or the CRLs: {error}"))
-        })?;
+        let crls = material.crls().unwrap_or_default();
+        let verifier = self.revocation.server_verifier(trust, crls, &self.provider)?;
         let builder = ClientConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&self.versions)
             .map_err(|error| refused("the crypto provider does not have these versions of TLS", error))?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
         let mut config = match material.identity() {
-            Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified_key(
-                identity,
-                &self.provider,
-            )?))),
+            Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(
+                certified_key(identity, &self.provider)?,
+            ))),
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols.clone_from(&self.alpn);

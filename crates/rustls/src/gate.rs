@@ -11,9 +11,10 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 
 use crate::crypto::{default_provider, refused};
+use crate::revocation;
 
-/// The check that rustls can use what was read: every anchor and every certificate of the chain parses as rustls
-/// parses it, the key can be loaded, and it belongs to the leaf.
+/// The check that rustls can use what was read: every anchor, every revocation list beside anchors and every certificate
+/// of the chain parses as rustls parses it, the key can be loaded, and it belongs to the leaf.
 #[derive(Clone, Debug)]
 pub struct TlsGate {
     provider: Arc<CryptoProvider>,
@@ -39,7 +40,8 @@ impl TlsGate {
     /// What rustls would not accept, with the file and line where that is known.
     pub fn check(&self, material: &Material) -> Result<(), Error> {
         if let Some(trust) = material.trust() {
-            roots(trust)?;
+            let store = roots(trust)?;
+            revocation::check(store, material.crls().unwrap_or_default(), &self.provider)?;
         }
         if let Some(identity) = material.identity() {
             certified_key(identity, &self.provider)?;
@@ -73,20 +75,23 @@ pub(crate) fn roots(trust: &[Certificate]) -> Result<RootCertStore, Error> {
 /// intermediates.
 pub(crate) fn certified_key(identity: &Identity, provider: &CryptoProvider) -> Result<CertifiedKey, Error> {
     for certificate in identity.chain() {
-        ParsedCertificate::try_from(certificate.der())
-            .map_err(|error| at(certificate, refused("rustls does not accept this certificate of the chain", error)))?;
+        ParsedCertificate::try_from(certificate.der()).map_err(|error| {
+            at(certificate, refused("rustls does not accept this certificate of the chain", error))
+        })?;
     }
     let chain: Vec<_> = identity.chain().iter().map(|certificate| certificate.der().clone()).collect();
     let leaf = identity.leaf();
     // The copy of the key that rustls holds from here on is out of our hands.
-    let key = provider
-        .key_provider
-        .load_private_key(identity.key().secret_key().clone_key())
-        .map_err(|error| at(leaf, refused("rustls can not load the private key of this certificate", error)))?;
+    let key =
+        provider.key_provider.load_private_key(identity.key().secret_key().clone_key()).map_err(|error| {
+            at(leaf, refused("rustls can not load the private key of this certificate", error))
+        })?;
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
         Ok(()) => Ok(certified),
-        Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) if identity.is_key_match_known() => {
+        Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown))
+            if identity.is_key_match_known() =>
+        {
             Ok(certified)
         }
         Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Err(at(

@@ -3,11 +3,13 @@
 mod client;
 mod crypto;
 mod gate;
+mod revocation;
 mod server;
 
 pub use certsource_reload::{self, Error, Reason};
 pub use client::ClientTls;
 pub use crypto::default_provider;
 pub use gate::TlsGate;
+pub use revocation::{CrlExpiry, Revocation};
 pub use rustls;
 pub use server::{ClientAuth, ServerTls};

@@ -1,17 +1,18 @@
 //! A generation made into a `ServerConfig`: fresh in every part, session storage and ticket keys included.
 
+use std::fmt;
 use std::sync::Arc;
 
 use certsource_reload::certsource::Material;
 use certsource_reload::{Error, Reason};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::CertificateRevocationListDer;
-use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerSessionMemoryCache};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
 use crate::crypto::{default_provider, fresh_ticketer, refused};
-use crate::gate::{certified_key, roots};
+use crate::gate::certified_key;
+use crate::revocation::Revocation;
 
 /// Sessions that a server keeps for resumption, per generation.
 const SESSIONS: usize = 1024;
@@ -39,7 +40,11 @@ pub enum ClientAuth {
 /// * ALPN: none
 /// * client authentication: none
 /// * resumption: on, within a generation
-#[derive(Clone, Debug)]
+/// * tickets: by the default provider's library, with fresh keys for each generation. With a provider that was passed
+///   in there are none, as only that provider's library may do cryptography; sessions then resume from memory. See
+///   [`ServerTls::ticketer`].
+/// * revocation lists: [`Revocation::default`]
+#[derive(Clone)]
 #[must_use]
 pub struct ServerTls {
     provider: Arc<CryptoProvider>,
@@ -47,7 +52,11 @@ pub struct ServerTls {
     alpn: Vec<Vec<u8>>,
     client_auth: ClientAuth,
     resumption: bool,
+    revocation: Revocation,
+    ticketer: MakeTicketer,
 }
+
+type MakeTicketer = Arc<dyn Fn() -> Option<Arc<dyn ProducesTickets>> + Send + Sync>;
 
 impl ServerTls {
     /// With the default provider.
@@ -55,7 +64,9 @@ impl ServerTls {
     /// # Errors
     /// When no provider feature is on.
     pub fn new() -> Result<Self, Error> {
-        default_provider().map(Self::with_provider)
+        let mut tls = default_provider().map(Self::with_provider)?;
+        tls.ticketer = Arc::new(fresh_ticketer);
+        Ok(tls)
     }
 
     /// With this provider.
@@ -66,6 +77,8 @@ impl ServerTls {
             alpn: Vec::new(),
             client_auth: ClientAuth::None,
             resumption: true,
+            revocation: Revocation::default(),
+            ticketer: Arc::new(|| None),
         }
     }
 
@@ -93,6 +106,22 @@ impl ServerTls {
         self
     }
 
+    /// What the revocation lists are used for.
+    pub fn revocation(mut self, revocation: Revocation) -> Self {
+        self.revocation = revocation;
+        self
+    }
+
+    /// Makes the ticketer of each generation. It must have fresh keys each time: a ticket of an older generation holds a
+    /// client's chain that nobody would verify again. `None`: sessions resume from memory only.
+    pub fn ticketer(
+        mut self,
+        make: impl Fn() -> Option<Arc<dyn ProducesTickets>> + Send + Sync + 'static,
+    ) -> Self {
+        self.ticketer = Arc::new(make);
+        self
+    }
+
     /// Makes a config: a fresh verifier, resolver, session store and ticketer.
     ///
     /// # Errors
@@ -114,22 +143,9 @@ impl ServerTls {
                         "no trust anchors: a server that asks clients for certificates needs a CA bundle",
                     ));
                 };
-                let mut verifier =
-                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots(trust)?), self.provider.clone());
-                let crls = material.crls().into_iter().flatten();
-                let crls: Vec<CertificateRevocationListDer<'static>> = crls.map(|crl| crl.der().clone()).collect();
-                if !crls.is_empty() {
-                    verifier = verifier.with_crls(crls).enforce_revocation_expiration();
-                }
-                if self.client_auth == ClientAuth::Optional {
-                    verifier = verifier.allow_unauthenticated();
-                }
-                let verifier = verifier.build().map_err(|error| {
-                    Error::new(
-                        Reason::Rejected,
-                        format!("rustls does not accept the trust anchors or the CRLs: {error}"),
-                    )
-                })?;
+                let crls = material.crls().unwrap_or_default();
+                let is_optional = self.client_auth == ClientAuth::Optional;
+                let verifier = self.revocation.client_verifier(trust, crls, &self.provider, is_optional)?;
                 builder.with_client_cert_verifier(verifier)
             }
         };
@@ -138,7 +154,7 @@ impl ServerTls {
         config.alpn_protocols.clone_from(&self.alpn);
         if self.resumption {
             config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
-            if let Some(ticketer) = fresh_ticketer() {
+            if let Some(ticketer) = (self.ticketer)() {
                 config.ticketer = ticketer;
             }
         } else {
@@ -146,5 +162,17 @@ impl ServerTls {
             config.send_tls13_tickets = 0;
         }
         Ok(config)
+    }
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerTls")
+            .field("versions", &self.versions)
+            .field("alpn", &self.alpn)
+            .field("client_auth", &self.client_auth)
+            .field("resumption", &self.resumption)
+            .field("revocation", &self.revocation)
+            .finish_non_exhaustive()
     }
 }

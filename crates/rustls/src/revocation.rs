@@ -28,7 +28,7 @@ use crate::gate::roots;
 ///   a store of several CAs refuses the certificates of all the others. A list that goes missing from a source never
 ///   means "no list": it is a failure, and the last good one stays.
 /// * a list past its `nextUpdate` is used for one more day; after that, every chain that depends on it is refused
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Revocation {
     end_entity_only: bool,
@@ -52,12 +52,6 @@ pub enum CrlExpiry {
 impl Default for CrlExpiry {
     fn default() -> Self {
         Self::Enforced { grace: Duration::from_secs(24 * 60 * 60) }
-    }
-}
-
-impl Default for Revocation {
-    fn default() -> Self {
-        Self { end_entity_only: false, deny_unknown: false, expiry: CrlExpiry::default() }
     }
 }
 

@@ -15,8 +15,8 @@
 //!   sequence of its observations, so two states are taken as equal only if the reader is in the same state.
 //! - Between accesses of one moment the writer is moved as late as possible: calls before an access matter only if the
 //!   access gives something else then. Of all numbers of calls that give the same answer the smallest is taken; the
-//!   others can still follow it at the next access. Where events matter, each number is taken before the first access
-//!   of a look and before each watch that is set.
+//!   others can still follow it at the next access. Where events matter, each number is taken before a look and before
+//!   each watch that is set.
 //! - Within one look or read the writer moves at a bounded number of accesses ([`Bounds::preemptions`]), by any number
 //!   of calls at each.
 //! - A read of the whole source depends on the disk alone, so each is explored once for each state of the disk.
@@ -52,6 +52,8 @@ pub struct Bounds {
     pub stall: Duration,
     /// How long it may be away where what stands is not whole.
     pub linger: Duration,
+    /// When it begins at the earliest.
+    pub start_after: Duration,
     /// When it begins at the latest.
     pub start: Duration,
     /// How long before each of the reader's moments it may begin, besides the moments of the reader itself.
@@ -77,6 +79,7 @@ impl Bounds {
         Self {
             stall,
             linger: Duration::from_secs(12),
+            start_after: Duration::ZERO,
             start: Duration::from_secs(12),
             phases: vec![stall, stall / 2],
             preemptions: 2,

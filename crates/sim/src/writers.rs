@@ -410,10 +410,10 @@ pub fn hangs(kit: &Kit) -> Case {
         .meaning([&kit.bundles[1]])
 }
 
-/// Row 23: the clock is set back to where it was an hour ago, and the file is written anew with the same size.
+/// Row 23: the clock is set back to before the file was written, and the file is written anew with the same size.
 pub fn clock_back(kit: &Kit) -> Case {
     trust("23 clock set back", kit)
-        .then([Call::SetClock(-3600)])
+        .then([Call::SetClock(-7200)])
         .then_lingering(overwrite(1, CA, slice::from_ref(&kit.bundles[1])))
         .meaning([&kit.bundles[1]])
 }

@@ -202,6 +202,10 @@ impl Explorer<'_> {
             }
             Next::Read => self.read(&node, &post),
             Next::Look => {
+                if self.subject.takes_events() && node.done < self.case.steps.len() && !self.is_too_early(&node) {
+                    // Events may come between what woke the reader and its look.
+                    self.call(node.clone(), &post);
+                }
                 drop((live, fs));
                 self.look(&node);
             }
@@ -221,7 +225,7 @@ impl Explorer<'_> {
             }
         }
         let deadline = self.deadline(&node);
-        if node.done < steps {
+        if node.done < steps && !self.is_too_early(&node) {
             let is_forced = deadline.is_some_and(|deadline| deadline <= node.now());
             if is_forced || self.is_worth_a_call(&node, until) {
                 self.call(node.clone(), post);
@@ -244,6 +248,11 @@ impl Explorer<'_> {
             Arc::make_mut(&mut later.disk).wait_until(moment);
             self.add(later);
         }
+    }
+
+    /// Whether the writer has not begun and does not begin yet.
+    pub(super) fn is_too_early(&self, node: &Node) -> bool {
+        node.done == 0 && node.now() < self.bounds.start_after
     }
 
     /// Whether it makes a difference if the writer makes its next call now, while the reader rests, or at the reader's

@@ -114,8 +114,7 @@ pub(super) struct Shared {
     due: Vec<Due>,
     post: Option<Post>,
     delivers: bool,
-    /// Every number of calls is a choice of its own before the first access and before a watch is set, because events
-    /// go with them.
+    /// Every number of calls is a choice of its own before a watch is set, because events go with them.
     all: bool,
 }
 
@@ -133,6 +132,7 @@ impl Scout {
         let mut node = node.clone();
         node.line = None;
         let takes_events = explorer.subject.takes_events();
+        let preemptions_left = if explorer.is_too_early(&node) { 0 } else { explorer.bounds.preemptions };
         let shared = Shared {
             paths: explorer.case.paths(),
             case: Arc::clone(&explorer.case),
@@ -141,7 +141,7 @@ impl Scout {
             futures_of: None,
             deadline,
             slow: explorer.bounds.slow,
-            preemptions_left: explorer.bounds.preemptions,
+            preemptions_left,
             choices,
             taken: Vec::new(),
             trace: Vec::new(),
@@ -204,7 +204,7 @@ impl Shared {
         if self.futures_of.as_ref().is_none_or(|of| !Arc::ptr_eq(of, &self.node.disk)) {
             self.foresee();
         }
-        let all = self.all && (self.trace.is_empty() || matches!(access, Access::Watch(_)));
+        let all = self.all && matches!(access, Access::Watch(_));
         let mut known = vec![self.node.disk.peek(access)];
         let mut options = vec![0];
         for (number, (node, _)) in self.futures.iter().enumerate() {

@@ -25,13 +25,13 @@ pub enum Reason {
     PermissionInsecure,
     /// A directory, FIFO, socket or device stands where a regular file is needed.
     NotRegularFile,
-    /// A limit on bytes or on the number of entries was exceeded.
+    /// A limit on bytes, on the number of entries, or on what decrypting a key may cost was exceeded.
     TooLarge,
     /// The content is not what it should be: broken PEM, DER or X.509.
     Malformed,
     /// There is nothing in it: no certificate in a bundle, no key in a key file.
     Empty,
-    /// The private key is encrypted and no password was given.
+    /// The private key is encrypted, and no password was given or it is the wrong one.
     Encrypted,
     /// The content is valid, but of a kind that is not supported.
     Unsupported,
@@ -144,12 +144,17 @@ impl Error {
     /// The reason follows from the kind of `error`.
     pub fn io(doing: &str, path: impl Into<PathBuf>, error: io::Error) -> Self {
         let (reason, message) = match error.kind() {
-            io::ErrorKind::NotFound => {
-                (Reason::NotFound, format!("cannot {doing}: no such file or directory; check the path, and that its volume is mounted"))
-            }
+            io::ErrorKind::NotFound => (
+                Reason::NotFound,
+                format!(
+                    "cannot {doing}: no such file or directory; check the path, and that its volume is mounted"
+                ),
+            ),
             io::ErrorKind::PermissionDenied => (
                 Reason::PermissionDenied,
-                format!("cannot {doing}: permission denied; let this user read the file and enter its directories"),
+                format!(
+                    "cannot {doing}: permission denied; let this user read the file and enter its directories"
+                ),
             ),
             io::ErrorKind::TimedOut => (Reason::TimedOut, format!("cannot {doing}: timed out")),
             _ => (Reason::Io, format!("cannot {doing}: {error}")),

@@ -6,6 +6,7 @@
 mod content;
 mod der;
 mod limits;
+mod password;
 mod plan;
 mod view;
 
@@ -13,6 +14,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+#[cfg(feature = "encrypted-keys")]
+use zeroize::Zeroizing;
 
 use crate::clock::Now;
 use crate::detect::Mtime;
@@ -24,6 +28,7 @@ use crate::parts::Parts;
 use crate::source::{Alarm, Armed, Arrival, Detector, Look, Source};
 
 pub use self::limits::{KeyPermissions, Limits};
+use self::password::Password;
 use self::plan::{Plan, Role, Wanted};
 use self::view::View;
 
@@ -40,6 +45,7 @@ const STILL: Duration = Duration::from_secs(5);
 /// - detector: [`Mtime`]
 /// - limits: [`Limits::default`]
 /// - a private key that others can read: a warning ([`KeyPermissions::Warn`])
+/// - a private key that is encrypted: an error ([`Reason::Encrypted`])
 /// - file system: this machine's
 ///
 /// # Consistency
@@ -72,6 +78,7 @@ pub struct Files {
     wanted: Vec<Wanted>,
     limits: Limits,
     key_permissions: KeyPermissions,
+    password: Password,
     detector: Box<dyn Detector>,
     fs: Arc<dyn Fs>,
     /// What the detector is given: every path, directories expanded.
@@ -119,6 +126,7 @@ impl Files {
             wanted: Vec::new(),
             limits: Limits::default(),
             key_permissions: KeyPermissions::default(),
+            password: Password::default(),
             detector: Box::new(Mtime::new()),
             fs: Arc::new(RealFs::new()),
             paths: Vec::new(),
@@ -183,6 +191,37 @@ impl Files {
     #[must_use]
     pub fn key_permissions(mut self, key_permissions: KeyPermissions) -> Self {
         self.key_permissions = key_permissions;
+        self
+    }
+
+    /// Where the password comes from if the private key is encrypted (feature `encrypted-keys`).
+    ///
+    /// It is asked for at each read of such a key, so a key and its password can change while a program runs; the copy
+    /// that is given is wiped after use. A password that does not fit is [`Reason::Encrypted`], with
+    /// [`WrongPassword`](crate::WrongPassword) as its source, and like every failed read it is tried again.
+    ///
+    /// Decrypting takes the time that the key's author chose (two seconds at most, see
+    /// [`PrivateKey::from_encrypted_der`](crate::PrivateKey::from_encrypted_der)), at each read.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use certsource::Files;
+    ///
+    /// let files = Files::identity("/etc/tls/tls.crt", "/etc/tls/tls.key").key_password(|| {
+    ///     let mut password = std::fs::read("/run/secrets/tls-password")?;
+    ///     // The line end that editors add is no part of it.
+    ///     password.truncate(password.trim_ascii_end().len());
+    ///     Ok(password)
+    /// });
+    /// ```
+    #[cfg(feature = "encrypted-keys")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "encrypted-keys")))]
+    #[must_use]
+    pub fn key_password<P: Into<Zeroizing<Vec<u8>>>>(
+        mut self,
+        ask: impl FnMut() -> Result<P, Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+    ) -> Self {
+        self.password = Password::from(ask);
         self
     }
 
@@ -294,7 +333,8 @@ impl Source for Files {
             let plan = Plan::make(&*self.fs, &self.wanted, &self.limits);
             if let View::Whole(outcomes) = view::take(&*self.fs, &plan, &self.limits) {
                 if Plan::make(&*self.fs, &self.wanted, &self.limits).is_as(&plan) {
-                    return Ok(content::parts(plan, outcomes, &self.limits, self.key_permissions));
+                    let password = &mut self.password;
+                    return Ok(content::parts(plan, outcomes, &self.limits, self.key_permissions, password));
                 }
             }
         }

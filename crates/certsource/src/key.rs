@@ -1,7 +1,9 @@
 //! Private keys: held, wiped, never shown; and the public half, as far as it can be told without a crypto library.
 //!
-//! What is not here: decryption, and whether a crypto library takes the key.
+//! What is not here: whether a crypto library takes the key.
 
+#[cfg(feature = "encrypted-keys")]
+mod encrypted;
 mod structure;
 #[cfg(test)]
 mod tests;
@@ -11,6 +13,8 @@ use std::fmt;
 use pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
 use zeroize::Zeroizing;
 
+#[cfg(feature = "encrypted-keys")]
+pub use self::encrypted::WrongPassword;
 use self::structure::{Public, Refused};
 use crate::error::{Error, Reason};
 

@@ -25,6 +25,9 @@ pub use digest::{ContentId, Digest, Fingerprint};
 pub use driver::Driver;
 pub use error::{Error, Reason};
 pub use files::Files;
+#[cfg(feature = "encrypted-keys")]
+#[cfg_attr(docsrs, doc(cfg(feature = "encrypted-keys")))]
+pub use key::WrongPassword;
 pub use key::{KeyFormat, PrivateKey};
 pub use material::{Certificate, Crl, Diff, Identity, Material, Partial, Reading, Role};
 pub use origin::Origin;

@@ -8,6 +8,7 @@ use pki_types::{CertificateDer, CertificateRevocationListDer};
 use zeroize::Zeroizing;
 
 use super::der::{Guess, guess};
+use super::password::Password;
 use super::plan::{Place, Plan};
 use super::view::{Outcome, Taken};
 use super::{KeyPermissions, Limits};
@@ -23,9 +24,10 @@ pub(super) fn parts(
     outcomes: Vec<Outcome>,
     limits: &Limits,
     key_permissions: KeyPermissions,
+    password: &mut Password,
 ) -> Parts {
-    let mut reader =
-        Reader { certificates_left: limits.certificates, limits, key_permissions, warnings: Vec::new() };
+    let certificates_left = limits.certificates;
+    let mut reader = Reader { limits, certificates_left, key_permissions, password, warnings: Vec::new() };
     let mut by_role: [Vec<(Place, Outcome)>; 5] = Default::default();
     for (place, outcome) in plan.places.into_iter().zip(outcomes) {
         by_role[place.role as usize].push((place, outcome));
@@ -57,8 +59,7 @@ pub(super) fn parts(
 struct Holds {
     certificates: Vec<(CertificateDer<'static>, Option<usize>)>,
     keys: Vec<(PrivateKey, Option<usize>)>,
-    /// The lines of encrypted keys.
-    encrypted: Vec<Option<usize>>,
+    encrypted: Vec<(Zeroizing<Vec<u8>>, Option<usize>)>,
     crls: Vec<(CertificateRevocationListDer<'static>, Option<usize>)>,
     others: BTreeMap<String, usize>,
 }
@@ -95,6 +96,7 @@ struct Reader<'a> {
     limits: &'a Limits,
     certificates_left: usize,
     key_permissions: KeyPermissions,
+    password: &'a mut Password,
     warnings: Vec<Warning>,
 }
 
@@ -139,7 +141,8 @@ impl Reader<'_> {
         let chain = certificates(holds, &chain_place)?;
         let key_taken = key_taken?;
         self.check_permissions(&key_place, &key_taken)?;
-        let key = one_key(self.holds(&key_place, &key_taken)?, &key_place)?;
+        let holds = self.holds(&key_place, &key_taken)?;
+        let key = self.one_key(holds, &key_place)?;
         Ok(FoundIdentity { chain, key, key_origin: Origin::file(&key_place.shown) })
     }
 
@@ -152,7 +155,7 @@ impl Reader<'_> {
             return Err(missing("certificate", &holds, place));
         }
         let chain = found(chain, place).collect();
-        let key = one_key(holds, place)?;
+        let key = self.one_key(holds, place)?;
         Ok(FoundIdentity { chain, key, key_origin: Origin::file(&place.shown) })
     }
 
@@ -215,7 +218,7 @@ impl Reader<'_> {
                     let der = Zeroizing::new(taken.bytes.to_vec());
                     holds.keys.push((PrivateKey::new(format, der), None));
                 }
-                Guess::EncryptedKey => holds.encrypted.push(None),
+                Guess::EncryptedKey => holds.encrypted.push((Zeroizing::new(taken.bytes.to_vec()), None)),
                 Guess::Other => {
                     self.count_certificate(place)?;
                     holds.certificates.push((CertificateDer::from(taken.bytes.to_vec()), None));
@@ -233,7 +236,7 @@ impl Reader<'_> {
                 }
                 Content::Crl(der) => holds.crls.push((der, line)),
                 Content::PrivateKey(key) => holds.keys.push((key, line)),
-                Content::EncryptedKey(_) => holds.encrypted.push(line),
+                Content::EncryptedKey(der) => holds.encrypted.push((der, line)),
                 Content::Other(label) => *holds.others.entry(label.to_string()).or_default() += 1,
             }
         }
@@ -258,6 +261,32 @@ impl Reader<'_> {
                 Err(Error::new(Reason::TooLarge, message).at(&place.shown))
             }
         }
+    }
+
+    /// The one private key of a file.
+    fn one_key(&mut self, mut holds: Holds, place: &Place) -> Result<PrivateKey, Error> {
+        let count = holds.keys.len() + holds.encrypted.len();
+        let (error, line) = match (holds.keys.pop(), holds.encrypted.pop()) {
+            (None, None) => return Err(missing("private key", &holds, place)),
+            (Some((key, _)), None) if count == 1 => return Ok(key),
+            (None, Some((der, line))) if count == 1 => match self.password.decrypt(&der) {
+                Ok(key) => return Ok(key),
+                // What the password comes from may have named a place of its own.
+                Err(error) if error.path().is_some() => return Err(error),
+                Err(error) => (error, line),
+            },
+            (last, encrypted) => {
+                let message =
+                    format!("{count} private keys in one file; keep the one that belongs to the certificate");
+                let line = last.map(|(_, line)| line).or(encrypted.map(|(_, line)| line)).flatten();
+                (Error::new(Reason::Malformed, message), line)
+            }
+        };
+        let error = error.at(&place.shown);
+        Err(match line {
+            Some(line) => error.on_line(line),
+            None => error,
+        })
     }
 
     fn check_permissions(&mut self, place: &Place, taken: &Taken) -> Result<(), Error> {
@@ -305,29 +334,6 @@ fn certificates(holds: Holds, place: &Place) -> Result<Vec<FoundCertificate>, Er
         return Err(missing("certificate", &holds, place));
     }
     Ok(found(holds.certificates, place).collect())
-}
-
-/// The one private key of a file.
-fn one_key(mut holds: Holds, place: &Place) -> Result<PrivateKey, Error> {
-    let count = holds.keys.len() + holds.encrypted.len();
-    let error = match (holds.keys.pop(), holds.encrypted.first()) {
-        (Some((key, _)), None) if count == 1 => return Ok(key),
-        (_, Some(line)) if count == 1 => {
-            let message = "the private key is encrypted, and there is no password for it; decrypt it with \
-                           `openssl pkey -in FILE -out NEW`";
-            let error = Error::new(Reason::Encrypted, message);
-            line.map_or(error.clone(), |line| error.on_line(line))
-        }
-        (None, None) => return Err(missing("private key", &holds, place)),
-        (last, _) => {
-            let message =
-                format!("{count} private keys in one file; keep the one that belongs to the certificate");
-            let error = Error::new(Reason::Malformed, message);
-            let line = last.and_then(|(_, line)| line);
-            line.map_or(error.clone(), |line| error.on_line(line))
-        }
-    };
-    Err(error.at(&place.shown))
 }
 
 /// There is content, but not what was looked for.

@@ -423,7 +423,7 @@ impl Builder {
     }
 
     fn finish(reloader: Reloader, factory: Factory, follow_up: FollowUp) -> Result<Client, Error> {
-        let drafts = factory.drafts(&reloader.current())?;
+        let drafts = factory.drafts()?;
         let (factory, lanes) = (Arc::new(factory), Arc::new(Lanes::default()));
         let derived = reloader.derive({
             let (factory, lanes) = (Arc::clone(&factory), Arc::clone(&lanes));

@@ -35,8 +35,9 @@ pub(crate) struct Inner {
     pub(crate) factory: Arc<Factory>,
     pub(crate) reactive: Option<Reactive>,
     pub(crate) reactive_on: Vec<IsRefusal>,
+    /// Makes requests that belong to no generation.
+    pub(crate) drafts: reqwest::Client,
     lanes: Arc<Lanes>,
-    drafts: reqwest::Client,
 }
 
 /// Whether a response says that the server refused our certificate.

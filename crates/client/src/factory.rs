@@ -9,7 +9,7 @@ use certsource::{Error, Reason};
 use certsource_reload::Generation;
 use certsource_rustls::ClientTls;
 use http::HeaderMap;
-use rustls::ClientConfig;
+use rustls::{ClientConfig, RootCertStore};
 
 use crate::asked::Asked;
 use crate::connector::{Bounce, Nowhere};
@@ -92,9 +92,17 @@ impl Factory {
         built(builder)
     }
 
-    /// A client that drafts requests and can connect nowhere. So a draft holds no generation's pool.
-    pub(crate) fn drafts(&self, generation: &Arc<Generation>) -> Result<reqwest::Client, Error> {
-        let config = self.tls.config(generation.material())?;
+    /// A client that drafts requests: it trusts nobody, knows no key, and can connect nowhere. So a draft holds nothing
+    /// of a generation.
+    pub(crate) fn drafts(&self) -> Result<reqwest::Client, Error> {
+        let config = ClientConfig::builder_with_provider(Arc::clone(self.tls.provider()))
+            .with_protocol_versions(rustls::ALL_VERSIONS)
+            .map_err(|error| {
+                let what = format!("the crypto provider does not have these versions of TLS: {error}");
+                Error::new(Reason::Unsupported, what).caused_by(error)
+            })?
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
         built(
             reqwest::Client::builder().tls_backend_preconfigured(config).no_proxy().connector_layer(Nowhere),
         )

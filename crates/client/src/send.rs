@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use certsource_reload::Version;
+use http::Version;
 use http::header::Entry;
 use reqwest::{Request, Response, Url};
 use tower_service::Service;
 
 use crate::body::{Open, Parcel, Ticket};
+#[cfg(feature = "http2")]
 use crate::causes::find;
 use crate::client::Inner;
 use crate::factory::Retire;
@@ -24,6 +25,10 @@ use crate::refusal::{self, Refusal};
 const REFUSALS: u32 = 2;
 
 pub(crate) async fn send(client: Arc<Inner>, request: Request) -> Result<Response, reqwest::Error> {
+    if request.version() == Version::HTTP_3 {
+        // Its connections would pass by everything that is done here. That client fails, and says why.
+        return client.drafts.execute(request).await;
+    }
     let mut course = Course::new(&client, request);
     loop {
         match course.attempt().await {
@@ -32,6 +37,9 @@ pub(crate) async fn send(client: Arc<Inner>, request: Request) -> Result<Respons
         }
     }
 }
+
+/// A lane with its generation.
+type Current = certsource_reload::Version<Lane>;
 
 /// A request on its way.
 struct Course<'a> {
@@ -47,7 +55,7 @@ struct Course<'a> {
     has_timeout: bool,
     deadline: Option<Instant>,
     /// The lane that a lazy client stays on.
-    lane: Option<Arc<Version<Lane>>>,
+    lane: Option<Arc<Current>>,
 }
 
 enum Next {
@@ -119,7 +127,7 @@ impl<'a> Course<'a> {
     }
 
     /// Picks the lane of an attempt, and counts the attempt in it.
-    fn enter(&mut self) -> (Arc<Version<Lane>>, Arc<Ticket>) {
+    fn enter(&mut self) -> (Arc<Current>, Arc<Ticket>) {
         let (lane, ticket) = loop {
             let lane = self.lane.take().unwrap_or_else(|| self.client.derived.load());
             // A lane is closed only after a newer one was published: then that one is loaded.
@@ -181,7 +189,7 @@ impl<'a> Course<'a> {
 
     /// Whether an error that a rotation causes is mended by newer certificates, and the request can be sent again: no
     /// connection took it, or its method may be repeated (RFC 9110, section 9.2.2).
-    async fn is_mended(&mut self, lane: &Version<Lane>, error: &reqwest::Error, is_committed: bool) -> bool {
+    async fn is_mended(&mut self, lane: &Current, error: &reqwest::Error, is_committed: bool) -> bool {
         let Some(reactive) = &self.client.reactive else { return false };
         let has_identity = lane.generation().identity().is_some();
         let Some(refusal) = refusal::read(error, has_identity) else { return false };
@@ -194,7 +202,7 @@ impl<'a> Course<'a> {
     }
 
     /// Whether there is a generation newer than this lane's, or one comes of a look.
-    async fn found_newer(&mut self, lane: &Version<Lane>, refusal: Refusal) -> bool {
+    async fn found_newer(&mut self, lane: &Current, refusal: Refusal) -> bool {
         let Some(reactive) = &self.client.reactive else { return false };
         if self.is_over() {
             return false;

@@ -225,6 +225,27 @@ async fn the_users_options_hold_in_every_generation() {
     }
 }
 
+/// A draft can not be sent by any client but ours, and HTTP/3 by none: its connections would pass by everything.
+#[tokio::test]
+async fn what_can_not_be_kept_true_fails() {
+    let ca = Ca::new("ca");
+    let leaf = ca.issue("localhost");
+    let server = Server::start(Tls::of(&leaf)).await;
+    let dir = KubeletDir::new(&leaf).unwrap();
+    let client = client(&dir).await;
+    let mut draft = None;
+    let kept = client.get(server.url("/")).with(|inner| {
+        draft = inner.try_clone();
+        inner
+    });
+    let error = draft.unwrap().send().await.unwrap_err();
+    assert!(error.is_connect() && format!("{error:?}").contains("drafted"), "{error:?}");
+    kept.send().await.unwrap();
+    let version = certsource_client::reqwest::Version::HTTP_3;
+    client.get(server.url("/")).version(version).send().await.unwrap_err();
+    assert_eq!(server.seen().len(), 1);
+}
+
 /// Nothing that is shown holds a byte of a key.
 #[tokio::test]
 async fn no_key_byte_is_shown() {

@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use certsource_client::reqwest::{Body, StatusCode};
-use certsource_client::{Client, Retire};
+use certsource_client::{Builder, Client, Retire};
 use certsource_testkit::{Ca, Issued, KubeletDir};
 use http_body_util::BodyExt;
 use hyper::Response;
@@ -339,30 +339,33 @@ async fn a_lazy_client_finishes_where_it_began() {
 /// A timeout counts from the start of `send`, over every attempt, whoever set it.
 #[tokio::test]
 async fn a_timeout_spans_all_attempts() {
-    let setting = Setting::new();
-    let server_leaf = setting.ca.issue("localhost");
-    let limit = Duration::from_millis(400);
-    let of_builder = builder(setting.dir.path()).timeout(limit).build().await.unwrap();
-    let of_closure = builder(setting.dir.path()).reqwest(move |b| b.timeout(limit)).build().await.unwrap();
-    let of_request = client(&setting.dir).await;
-    for client in [&of_builder, &of_closure, &of_request] {
+    const LIMIT: Duration = Duration::from_secs(2);
+    async fn check(make: impl Fn(Builder) -> Builder, of_request: bool) {
+        let setting = Setting::new();
+        let server_leaf = setting.ca.issue("localhost");
+        let client = make(builder(setting.dir.path())).build().await.unwrap();
         let server = Server::start(Tls::of(&server_leaf).clients(&[&setting.ca])).await;
         server.hold_handshakes();
         let mut request = client.get(server.url("/"));
-        if std::ptr::eq(client, &of_request) {
-            request = request.timeout(limit);
+        if of_request {
+            request = request.timeout(LIMIT);
         }
         let begun = tokio::time::Instant::now();
         let request = tokio::spawn(request.send());
         server.held(1).await;
-        tokio::time::sleep(limit / 2).await;
-        setting.rotate(client).await;
-        server.held(2).await;
+        tokio::time::sleep(LIMIT / 2).await;
+        setting.rotate(&client).await;
         let error = soon(request).await.unwrap().unwrap_err();
         assert!(error.is_timeout(), "{error:?}");
         let took = begun.elapsed();
-        assert!(took >= limit && took < limit * 2, "one limit for both attempts, took {took:?}");
+        assert!(took >= LIMIT && took < LIMIT + LIMIT / 2, "one limit for both attempts, took {took:?}");
+        assert_eq!(server.connections(), 2);
     }
+    tokio::join!(
+        check(|b| b.timeout(LIMIT), false),
+        check(|b| b.reqwest(|b| b.timeout(LIMIT)), false),
+        check(|b| b, true)
+    );
 }
 
 /// A `send` that is dropped while it is being resent leaves nothing that `reload` would wait for.

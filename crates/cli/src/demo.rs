@@ -225,7 +225,7 @@ impl Demo {
         self.scene.begin(Kind::Ca, new);
         adopted = adopted.max(self.step(Step::TrustBoth, old, new).await?);
         // The config that the server has now, with a certificate of the old CA: the server that stays behind.
-        self.old_server.set(Arc::clone(self.configs.load().value()));
+        self.old_server.set(self.configs.load().value());
 
         sleep_until(due + third).await;
         self.scene.begin(Kind::Server, new);

@@ -68,8 +68,11 @@ impl OldServer {
         self.server.address
     }
 
-    /// From now on it uses this config, sessions and ticket keys included.
-    pub(super) fn set(&self, config: Arc<ServerConfig>) {
+    /// From now on it uses this config, sessions and ticket keys included, for HTTP/1.1.
+    pub(super) fn set(&self, config: &ServerConfig) {
+        let mut config = config.clone();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let config = Arc::new(config);
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = Some(config);
     }
 

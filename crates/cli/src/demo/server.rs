@@ -73,7 +73,8 @@ impl Server {
         .await
     }
 
-    /// A server with a config that somebody else sets, and one request on each connection.
+    /// A server that follows nothing: somebody else sets its config, for HTTP/1.1. It takes one request on each
+    /// connection.
     pub(super) async fn behind(config: Arc<Mutex<Option<Arc<ServerConfig>>>>) -> anyhow::Result<Self> {
         Self::start(move || {
             let config = config.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
@@ -131,20 +132,21 @@ async fn serve(stream: TcpStream, offer: Offer, handshakes: Arc<Handshakes>) {
     let seen = seen.and_then(|seen| HeaderValue::from_str(&seen).ok());
     let is_h2 = session.alpn_protocol() == Some(b"h2");
 
-    let once = offer.retired.is_none();
+    // A server that stays behind has one request on each connection, so that the next one is a new handshake.
+    let is_behind = offer.retired.is_none();
     let retired = offer.retired.unwrap_or_default();
-    let answered = Arc::new(tokio::sync::Notify::new());
+    let used = Arc::new(tokio::sync::Notify::new());
     let service = {
-        let (retired, answered) = (retired.clone(), Arc::clone(&answered));
+        let (retired, used) = (retired.clone(), Arc::clone(&used));
         service_fn(move |request: Request<Incoming>| {
             let mut response = Response::new(Full::new(Bytes::from_static(b"ok\n")));
             if let Some(seen) = &seen {
                 response.headers_mut().insert(SEEN, seen.clone());
             }
-            if request.version() < Version::HTTP_2 && retired.is_retired() {
+            if request.version() < Version::HTTP_2 && (is_behind || retired.is_retired()) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            answered.notify_one();
+            used.notify_one();
             std::future::ready(Ok::<_, Infallible>(response))
         })
     };
@@ -152,16 +154,12 @@ async fn serve(stream: TcpStream, offer: Offer, handshakes: Arc<Handshakes>) {
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let leave = async {
-        if once {
-            answered.notified().await;
+        retired.wait().await;
+        if is_h2 {
+            // Not before it is in use: hyper drops a connection that is asked to end before its first frames.
+            let _ = timeout(IDLE, used.notified()).await;
         } else {
-            retired.wait().await;
-            if is_h2 {
-                // Not before it is in use: hyper drops a connection that is asked to end before its first frames.
-                let _ = timeout(IDLE, answered.notified()).await;
-            } else {
-                sleep(IDLE).await;
-            }
+            sleep(IDLE).await;
         }
     };
     tokio::select! {

@@ -2,197 +2,21 @@
 //! source, simulated time; no file, no thread, no waiting.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod machine_support;
+
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use certsource::clock::Now;
-use certsource::machine::{Candidate, Machine, Policy, Todo, Told, Verdict};
+use certsource::machine::{Candidate, Machine, Policy, Todo, Verdict};
 use certsource::parts::{Part, Parts};
-use certsource::source::{Alarm, Armed, Arrival, Look};
-use certsource::{Driver, Error, KeyFormat, Origin, PrivateKey, Reason, Source};
-use certsource_testkit::{Ca, Issued};
+use certsource::source::{Arrival, Look};
+use certsource::{Error, KeyFormat, Origin, PrivateKey, Reason};
+use certsource_testkit::Ca;
 use pki_types::CertificateRevocationListDer;
 use zeroize::Zeroizing;
 
-const SEC: Duration = Duration::from_secs(1);
-const MS: Duration = Duration::from_millis(1);
-/// More steps at one moment than any history here needs: a machine that never rests.
-const STEPS: usize = 10_000;
-
-type Make = Box<dyn Fn() -> Result<Parts, Error> + Send>;
-
-struct Script {
-    /// What the next looks say; then `always`, for ever.
-    looks: Vec<Look>,
-    always: Box<dyn Fn(Now) -> Look + Send>,
-    make: Make,
-    count: [usize; 2],
-}
-
-#[derive(Clone)]
-struct Scripted(Arc<Mutex<Script>>);
-
-impl Source for Scripted {
-    fn origin(&self) -> Origin {
-        Origin::named("script")
-    }
-    fn look(&mut self, now: Now) -> Result<Look, Error> {
-        let mut script = self.0.lock().unwrap();
-        script.count[0] += 1;
-        Ok(if script.looks.is_empty() { (script.always)(now) } else { script.looks.remove(0) })
-    }
-    fn read(&mut self) -> Result<Parts, Error> {
-        let mut script = self.0.lock().unwrap();
-        script.count[1] += 1;
-        (script.make)()
-    }
-    fn arm(&mut self, _: &Alarm) -> Armed {
-        Armed::PollOnly
-    }
-}
-
-struct World {
-    script: Scripted,
-    driver: Driver<Scripted>,
-    now: Now,
-    log: Vec<String>,
-}
-
-impl World {
-    fn new(make: impl Fn() -> Result<Parts, Error> + Send + 'static) -> Self {
-        Self::with(make, Policy::every(10 * SEC), |_| Verdict::Accept)
-    }
-
-    fn with(
-        make: impl Fn() -> Result<Parts, Error> + Send + 'static,
-        policy: Policy,
-        gate: impl FnMut(&Candidate) -> Verdict + Send + 'static,
-    ) -> Self {
-        let mut world = Self::unstarted(make, policy, gate);
-        world.script.0.lock().unwrap().looks.push(Look::Changed(Arrival::Still));
-        world.pass(Duration::ZERO);
-        world
-    }
-
-    fn unstarted(
-        make: impl Fn() -> Result<Parts, Error> + Send + 'static,
-        mut policy: Policy,
-        gate: impl FnMut(&Candidate) -> Verdict + Send + 'static,
-    ) -> Self {
-        if policy.jitter == Policy::default().jitter {
-            policy.jitter = 0.0;
-        }
-        let script = Script {
-            looks: Vec::new(),
-            always: Box::new(|_| Look::Same),
-            make: Box::new(make),
-            count: [0; 2],
-        };
-        let script = Scripted(Arc::new(Mutex::new(script)));
-        let driver = Driver::new(script.clone(), policy).with_gate(gate);
-        Self { script, driver, now: Now::read(), log: Vec::new() }
-    }
-
-    fn push(&mut self, arrival: Arrival, make: impl Fn() -> Result<Parts, Error> + Send + 'static) {
-        {
-            let mut script = self.script.0.lock().unwrap();
-            script.make = Box::new(make);
-            script.looks.push(Look::Changed(arrival));
-        }
-        self.driver.wake(self.now);
-        self.pass(Duration::ZERO);
-    }
-
-    fn pass(&mut self, time: Duration) {
-        let end = self.now.after(time);
-        loop {
-            let mut steps = 0;
-            let next = loop {
-                if let Some(until) = self.driver.step(|| self.now) {
-                    break until;
-                }
-                steps += 1;
-                assert!(steps < STEPS, "the machine never rests");
-            };
-            self.log.extend(self.driver.drain().map(|told| name(&told)));
-            match next {
-                Some(next) if next <= end.mono => {
-                    self.now = self.now.after(next.saturating_duration_since(self.now.mono).max(MS / 10));
-                }
-                _ => break,
-            }
-        }
-        self.now = end;
-    }
-
-    fn told(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.log)
-    }
-
-    /// Looks and reads since the last call.
-    fn count(&self) -> [usize; 2] {
-        std::mem::take(&mut self.script.0.lock().unwrap().count)
-    }
-}
-
-fn name(told: &Told) -> String {
-    match told {
-        Told::Published(p) if p.degraded.is_some() => format!("degraded generation {}", p.number),
-        Told::Published(p) => format!("generation {}", p.number),
-        Told::Pending(e) => format!("pending {}", e.reason()),
-        Told::Failed(e) => format!("failed {}", e.reason()),
-        Told::Refused(e) => format!("refused {}", e.reason()),
-        Told::Recovered => "recovered".into(),
-        Told::Degraded(_) => "degraded".into(),
-        Told::Expired => "expired".into(),
-        Told::Concluded { ticket, result } => {
-            let result = result.as_ref().map_or_else(|e| e.reason().to_string(), u64::to_string);
-            format!("concluded {ticket} {result}")
-        }
-        other => format!("{other:?}"),
-    }
-}
-
-fn trust(cas: &[&Ca]) -> impl Fn() -> Result<Parts, Error> + Send + Clone + 'static + use<> {
-    let ders: Vec<_> = cas.iter().map(|ca| ca.certificate_der()).collect();
-    move || {
-        let mut parts = Parts::new().with_trust(&Origin::named("ca"), ders.clone());
-        parts.single_file = true;
-        Ok(parts)
-    }
-}
-
-fn full(cas: &[&Ca], id: &Issued) -> impl Fn() -> Result<Parts, Error> + Send + Clone + 'static + use<> {
-    let (trust, chain, key) = (trust(cas), id.chain_der(), id.key_der().secret_der().to_vec());
-    move || {
-        let key = PrivateKey::new(KeyFormat::Pkcs8, Zeroizing::new(key.clone()));
-        let mut parts = trust()?.with_identity(&Origin::named("id"), chain.clone(), key);
-        parts.single_file = false;
-        Ok(parts)
-    }
-}
-
-/// Trust and the lists of these numbers, all of the first CA.
-fn with_crls(
-    cas: &[&Ca],
-    numbers: &[u64],
-) -> impl Fn() -> Result<Parts, Error> + Send + Clone + 'static + use<> {
-    let trust = trust(cas);
-    let ders: Vec<_> = numbers.iter().map(|n| cas[0].crl_builder().number(*n).sign().der()).collect();
-    move || Ok(trust()?.with_crls(&Origin::named("crl"), ders.clone()))
-}
-
-fn broken(reason: Reason) -> impl Fn() -> Result<Parts, Error> + Send + 'static {
-    move || Err(Error::new(reason, "broken by the test"))
-}
-
-fn none() -> Vec<String> {
-    Vec::new()
-}
-
-fn no(reason: Reason) -> Verdict {
-    Verdict::Refuse(Error::new(reason, "no"))
-}
+use machine_support::*;
 
 // What hangs.
 

@@ -1,165 +1,20 @@
 //! The machine's rules, one by one, with a scripted source and simulated time. No file, no thread, no waiting.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod machine_support;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use certsource::clock::Now;
-use certsource::machine::{Candidate, Policy, Told, Verdict};
+use certsource::machine::{Candidate, Policy, Verdict};
 use certsource::parts::{Part, Parts};
-use certsource::source::{Alarm, Armed, Arrival, Look};
-use certsource::{Driver, Error, KeyFormat, Origin, PrivateKey, Reason, Source};
+use certsource::source::{Armed, Arrival, Look};
+use certsource::{Error, KeyFormat, Origin, PrivateKey, Reason};
 use certsource_testkit::{Ca, Issued};
 use zeroize::Zeroizing;
 
-const SEC: Duration = Duration::from_secs(1);
-const MS: Duration = Duration::from_millis(1);
-
-/// What the scripted source says next.
-struct Script {
-    looks: Vec<Look>,
-    make: Box<dyn Fn() -> Result<Parts, Error> + Send>,
-    reads: usize,
-    armed: Armed,
-}
-
-#[derive(Clone)]
-struct Scripted(Arc<Mutex<Script>>);
-
-impl Source for Scripted {
-    fn origin(&self) -> Origin {
-        Origin::named("script")
-    }
-    fn look(&mut self, _: Now) -> Result<Look, Error> {
-        let mut script = self.0.lock().unwrap();
-        if script.looks.is_empty() { Ok(Look::Same) } else { Ok(script.looks.remove(0)) }
-    }
-    fn read(&mut self) -> Result<Parts, Error> {
-        let mut script = self.0.lock().unwrap();
-        script.reads += 1;
-        (script.make)()
-    }
-    fn arm(&mut self, _: &Alarm) -> Armed {
-        self.0.lock().unwrap().armed.clone()
-    }
-}
-
-struct World {
-    script: Scripted,
-    driver: Driver<Scripted>,
-    now: Now,
-    log: Vec<(Duration, String)>,
-    start: Now,
-}
-
-impl World {
-    fn new(make: impl Fn() -> Result<Parts, Error> + Send + 'static) -> Self {
-        Self::with(make, Arrival::Still, Policy::every(10 * SEC), |_| Verdict::Accept)
-    }
-
-    fn with(
-        make: impl Fn() -> Result<Parts, Error> + Send + 'static,
-        first: Arrival,
-        mut policy: Policy,
-        gate: impl FnMut(&Candidate) -> Verdict + Send + 'static,
-    ) -> Self {
-        policy.jitter = 0.0;
-        let script = Script { looks: vec![Look::Changed(first)], make: Box::new(make), reads: 0, armed: Armed::PollOnly };
-        let script = Scripted(Arc::new(Mutex::new(script)));
-        let driver = Driver::new(script.clone(), policy).with_gate(gate);
-        let now = Now::read();
-        let mut world = Self { script, driver, now, log: Vec::new(), start: now };
-        world.pass(Duration::ZERO);
-        world
-    }
-
-    /// New content, and what the next look says of it.
-    fn change(&mut self, arrival: Arrival, make: impl Fn() -> Result<Parts, Error> + Send + 'static) {
-        let mut script = self.script.0.lock().unwrap();
-        script.make = Box::new(make);
-        script.looks.push(Look::Changed(arrival));
-    }
-
-    /// The same, and the engine is woken.
-    fn push(&mut self, arrival: Arrival, make: impl Fn() -> Result<Parts, Error> + Send + 'static) {
-        self.change(arrival, make);
-        self.driver.wake(self.now);
-        self.pass(Duration::ZERO);
-    }
-
-    fn pass(&mut self, time: Duration) {
-        let end = self.now.after(time);
-        loop {
-            let next = self.driver.run(|| self.now);
-            for told in self.driver.drain().collect::<Vec<_>>() {
-                self.log.push((self.now.mono - self.start.mono, name(&told)));
-            }
-            match next {
-                Some(next) if next <= end.mono => {
-                    self.now = self.now.after(next.saturating_duration_since(self.now.mono).max(MS));
-                }
-                _ => break,
-            }
-        }
-        self.now = end;
-    }
-
-    fn told(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.log).into_iter().map(|(_, told)| told).collect()
-    }
-
-    fn told_at(&mut self) -> Vec<(Duration, String)> {
-        std::mem::take(&mut self.log)
-    }
-
-    fn reads(&self) -> usize {
-        self.script.0.lock().unwrap().reads
-    }
-}
-
-fn name(told: &Told) -> String {
-    match told {
-        Told::Published(p) if p.degraded.is_some() => format!("degraded generation {}", p.number),
-        Told::Published(p) => format!("generation {}", p.number),
-        Told::Pending(e) => format!("pending {}", e.reason()),
-        Told::Failed(e) => format!("failed {}", e.reason()),
-        Told::Refused(e) => format!("refused {}", e.reason()),
-        Told::Recovered => "recovered".into(),
-        Told::Degraded(_) => "degraded".into(),
-        Told::Expired => "expired".into(),
-        Told::Concluded { ticket, result } => {
-            format!("concluded {ticket} {}", result.as_ref().map_or_else(|e| e.reason().to_string(), u64::to_string))
-        }
-        other => format!("{other:?}"),
-    }
-}
-
-fn trust(cas: &[&Ca]) -> impl Fn() -> Result<Parts, Error> + Send + 'static + use<> {
-    let ders: Vec<_> = cas.iter().map(|ca| ca.certificate_der()).collect();
-    move || {
-        let mut parts = Parts::new().with_trust(&Origin::named("ca"), ders.clone());
-        parts.single_file = true;
-        Ok(parts)
-    }
-}
-
-fn key(issued: &Issued) -> PrivateKey {
-    PrivateKey::new(KeyFormat::Pkcs8, Zeroizing::new(issued.key_der().secret_der().to_vec()))
-}
-
-fn full(cas: &[&Ca], cert: &Issued, with_key_of: &Issued) -> impl Fn() -> Result<Parts, Error> + Send + 'static + use<> {
-    let trust = trust(cas);
-    let (chain, other) = (cert.chain_der(), with_key_of.key_der());
-    move || {
-        let key = PrivateKey::new(KeyFormat::Pkcs8, Zeroizing::new(other.secret_der().to_vec()));
-        let mut parts = trust()?.with_identity(&Origin::named("id"), chain.clone(), key);
-        parts.single_file = false;
-        Ok(parts)
-    }
-}
-
-fn broken(reason: Reason) -> impl Fn() -> Result<Parts, Error> + Send + 'static {
-    move || Err(Error::new(reason, "broken by the test"))
-}
+use machine_support::*;
 
 #[test]
 fn a_quiet_file_is_served_at_once_and_a_young_one_after_it_settled() {
@@ -167,7 +22,7 @@ fn a_quiet_file_is_served_at_once_and_a_young_one_after_it_settled() {
     let mut world = World::new(trust(&[&ca]));
     assert_eq!(world.told(), ["generation 1"]);
 
-    let mut world = World::with(trust(&[&ca]), Arrival::Unknown, Policy::default(), |_| Verdict::Accept);
+    let mut world = World::arriving(Arrival::Unknown, trust(&[&ca]), Policy::default(), |_| Verdict::Accept);
     assert_eq!(world.told(), Vec::<String>::new());
     world.pass(SEC - 2 * MS);
     assert_eq!(world.told(), Vec::<String>::new());
@@ -251,14 +106,14 @@ fn a_rename_is_adopted_at_once_only_when_it_leaves_the_source_whole() {
     // A pair: the certificate, then its new key.
     let (a, b) = (one.issue("a"), one.issue("b"));
     let renewed = one.leaf("b").with_key_of(&b).issue();
-    let mut world = World::new(full(&[&one], &a, &a));
+    let mut world = World::new(full(&[&one], &a));
     world.told();
-    world.push(Arrival::Renamed, full(&[&one], &b, &a));
+    world.push(Arrival::Renamed, mixed(&[&one], &b, &a));
     assert_eq!(world.told(), ["pending key_mismatch"]);
-    world.push(Arrival::Renamed, full(&[&one], &b, &b));
+    world.push(Arrival::Renamed, full(&[&one], &b));
     assert_eq!(world.told(), ["generation 2"]);
     // Renewed with the same key: the other file could still be to come.
-    world.push(Arrival::Renamed, full(&[&one], &renewed, &b));
+    world.push(Arrival::Renamed, mixed(&[&one], &renewed, &b));
     assert_eq!(world.told(), Vec::<String>::new());
     world.pass(SEC);
     assert_eq!(world.told(), ["generation 3"]);
@@ -298,12 +153,12 @@ fn a_closed_single_file_settles_quickly() {
 fn nothing_is_published_without_a_change_of_material() {
     let (one, two) = (Ca::new("one"), Ca::new("two"));
     let id = one.issue("id");
-    let mut world = World::new(full(&[&one, &two], &id, &id));
+    let mut world = World::new(full(&[&one, &two], &id));
     world.told();
     for _ in 0..3 {
-        world.push(Arrival::Unknown, full(&[&two, &one], &id, &id));
+        world.push(Arrival::Unknown, full(&[&two, &one], &id));
         world.pass(2 * SEC);
-        world.push(Arrival::Swapped, full(&[&one, &two, &one], &id, &id));
+        world.push(Arrival::Swapped, full(&[&one, &two, &one], &id));
         world.pass(2 * SEC);
     }
     assert_eq!(world.told(), Vec::<String>::new());
@@ -327,9 +182,10 @@ fn a_failed_read_keeps_what_is_served_and_is_told_once_it_lasts() {
     world.pass(60 * SEC);
     assert_eq!(world.told(), ["failed malformed"], "told once");
     assert_eq!(world.driver.machine().current().unwrap().0, 1);
-    let before = world.reads();
+    world.count();
     world.pass(60 * SEC);
-    assert!(world.reads() - before <= 8, "the pause grows to the interval: {}", world.reads() - before);
+    let [_, reads] = world.count();
+    assert!(reads <= 8, "the pause grows to the interval: {reads}");
     world.push(Arrival::Unknown, trust(&[&two]));
     world.pass(SEC);
     assert_eq!(world.told(), ["recovered", "generation 2"]);
@@ -339,15 +195,15 @@ fn a_failed_read_keeps_what_is_served_and_is_told_once_it_lasts() {
 fn a_pair_that_does_not_match_is_pending_then_failed() {
     let ca = Ca::new("ca");
     let (a, b) = (ca.issue("a"), ca.issue("b"));
-    let mut world = World::new(full(&[&ca], &a, &a));
+    let mut world = World::new(full(&[&ca], &a));
     world.told();
-    world.push(Arrival::Unknown, full(&[&ca], &b, &a));
+    world.push(Arrival::Unknown, mixed(&[&ca], &b, &a));
     assert_eq!(world.told(), ["pending key_mismatch"]);
     world.pass(30 * SEC - 10 * MS);
     assert_eq!(world.told(), Vec::<String>::new());
     world.pass(20 * MS);
     assert_eq!(world.told(), ["failed key_mismatch"]);
-    world.change(Arrival::Unknown, full(&[&ca], &b, &b));
+    world.change(Arrival::Unknown, full(&[&ca], &b));
     world.pass(20 * SEC);
     assert_eq!(world.told(), ["recovered", "generation 2"]);
 }
@@ -356,9 +212,9 @@ fn a_pair_that_does_not_match_is_pending_then_failed() {
 fn a_withdrawal_is_published_although_the_identity_is_broken() {
     let (one, two) = (Ca::new("one"), Ca::new("two"));
     let (a, b) = (one.issue("a"), one.issue("b"));
-    let mut world = World::new(full(&[&one, &two], &a, &a));
+    let mut world = World::new(full(&[&one, &two], &a));
     world.told();
-    world.push(Arrival::Unknown, full(&[&one], &b, &a));
+    world.push(Arrival::Unknown, mixed(&[&one], &b, &a));
     world.pass(29 * SEC);
     assert_eq!(world.told(), ["pending key_mismatch"]);
     assert!(world.driver.machine().is_withdrawal_pending());
@@ -368,7 +224,7 @@ fn a_withdrawal_is_published_although_the_identity_is_broken() {
     assert_eq!(material.trust().unwrap().len(), 1);
     assert_eq!(**material.identity().unwrap().leaf().der(), *a.leaf_der());
     // The identity is whole again.
-    world.change(Arrival::Unknown, full(&[&one], &b, &b));
+    world.change(Arrival::Unknown, full(&[&one], &b));
     world.pass(20 * SEC);
     assert_eq!(world.told(), ["recovered", "generation 3"]);
 }
@@ -377,9 +233,9 @@ fn a_withdrawal_is_published_although_the_identity_is_broken() {
 fn new_trust_is_not_published_while_the_identity_is_broken() {
     let (one, two) = (Ca::new("one"), Ca::new("two"));
     let (a, b) = (one.issue("a"), one.issue("b"));
-    let mut world = World::new(full(&[&one], &a, &a));
+    let mut world = World::new(full(&[&one], &a));
     world.told();
-    world.push(Arrival::Unknown, full(&[&one, &two], &b, &a));
+    world.push(Arrival::Unknown, mixed(&[&one, &two], &b, &a));
     world.pass(120 * SEC);
     assert_eq!(world.told(), ["pending key_mismatch", "failed key_mismatch"]);
 }
@@ -388,7 +244,7 @@ fn new_trust_is_not_published_while_the_identity_is_broken() {
 fn an_identity_that_is_gone_does_not_hold_back_a_withdrawal_either() {
     let (one, two) = (Ca::new("one"), Ca::new("two"));
     let a = one.issue("a");
-    let mut world = World::new(full(&[&one, &two], &a, &a));
+    let mut world = World::new(full(&[&one, &two], &a));
     world.told();
     let only_trust = trust(&[&one]);
     world.push(Arrival::Unknown, move || {
@@ -413,7 +269,7 @@ fn a_refusal_is_told_once_and_asked_again_on_demand() {
             Verdict::Accept
         }
     };
-    let mut world = World::with(trust(&[&one]), Arrival::Still, Policy::default(), gate);
+    let mut world = World::with(trust(&[&one]), Policy::default(), gate);
     world.told();
     world.push(Arrival::Swapped, trust(&[&one, &two]));
     world.pass(60 * SEC);
@@ -430,7 +286,7 @@ fn a_refusal_is_told_once_and_asked_again_on_demand() {
     world.pass(SEC);
     assert_eq!(world.told(), ["recovered"], "what is served is on disk again");
     let three = Ca::new("three");
-    let mut world = World::with(trust(&[&one, &two, &three]), Arrival::Still, Policy::default(), |candidate| {
+    let mut world = World::with(trust(&[&one, &two, &three]), Policy::default(), |candidate| {
         if candidate.current.is_some() {
             assert!(!candidate.can_be_refused);
             Verdict::Refuse(Error::new(Reason::Rejected, "no"))
@@ -449,9 +305,9 @@ fn a_candidate_that_is_not_valid_yet_is_adopted_by_time_alone() {
     let a = ca.issue("a");
     let start = SystemTime::now();
     let later = ca.leaf("b").not_before(start + 3600 * SEC).not_after(start + 7200 * SEC).issue();
-    let mut world = World::new(full(&[&ca], &a, &a));
+    let mut world = World::new(full(&[&ca], &a));
     world.told();
-    world.push(Arrival::Swapped, full(&[&ca], &later, &later));
+    world.push(Arrival::Swapped, full(&[&ca], &later));
     assert_eq!(world.told(), ["refused not_yet_valid"]);
     world.pass(3590 * SEC);
     assert_eq!(world.told(), Vec::<String>::new());
@@ -465,13 +321,13 @@ fn an_expired_candidate_is_refused_while_the_current_one_is_good() {
     let now = SystemTime::now();
     let good = ca.issue("good");
     let old = ca.leaf("old").not_before(now - 7200 * SEC).not_after(now - 3600 * SEC).issue();
-    let mut world = World::new(full(&[&ca], &good, &good));
-    world.push(Arrival::Swapped, full(&[&ca], &old, &old));
+    let mut world = World::new(full(&[&ca], &good));
+    world.push(Arrival::Swapped, full(&[&ca], &old));
     assert_eq!(world.told(), ["generation 1", "refused expired"]);
     // At start there is nothing better.
-    let mut world = World::new(full(&[&ca], &old, &old));
+    let mut world = World::new(full(&[&ca], &old));
     assert_eq!(world.told(), ["degraded", "generation 1", "expired"]);
-    world.push(Arrival::Swapped, full(&[&ca], &good, &good));
+    world.push(Arrival::Swapped, full(&[&ca], &good));
     assert_eq!(world.told(), ["generation 2"]);
 }
 
@@ -482,13 +338,13 @@ fn the_end_of_the_served_identity_is_told_without_any_look() {
     let short = ca.leaf("short").not_before(now - 10 * SEC).not_after(now + 90 * SEC).issue();
     let mut policy = Policy::every(3600 * SEC);
     policy.jitter = 0.0;
-    let mut world = World::with(full(&[&ca], &short, &short), Arrival::Still, policy, |_| Verdict::Accept);
+    let mut world = World::with(full(&[&ca], &short), policy, |_| Verdict::Accept);
     world.told();
     world.pass(89 * SEC);
     assert_eq!(world.told(), Vec::<String>::new());
     world.pass(5 * SEC);
     assert_eq!(world.told(), ["expired"]);
-    assert_eq!(world.reads(), 1);
+    assert_eq!(world.count()[1], 1);
 }
 
 #[test]
@@ -558,7 +414,7 @@ fn the_same_certificate_with_another_key_is_not_adopted_in_silence() {
     );
     let v1 = |issued: &Issued| {
         // PKCS#8 version 1 holds the seed only, as OpenSSL writes it (RFC 8410 section 7).
-        let der = key(issued).secret_der().to_vec();
+        let der = issued.key_der().secret_der().to_vec();
         let seed = der.windows(4).position(|w| w == [0x04, 0x22, 0x04, 0x20]).unwrap();
         let mut v1 = vec![0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70];
         v1.extend_from_slice(&der[seed..seed + 36]);
@@ -573,7 +429,7 @@ fn the_same_certificate_with_another_key_is_not_adopted_in_silence() {
     };
     let judged = Arc::new(Mutex::new(0));
     let count = Arc::clone(&judged);
-    let mut world = World::with(make(&a, &a), Arrival::Still, Policy::default(), move |_| {
+    let mut world = World::with(make(&a, &a), Policy::default(), move |_| {
         *count.lock().unwrap() += 1;
         if *count.lock().unwrap() == 1 {
             Verdict::Accept

@@ -8,6 +8,11 @@ mod der;
 mod limits;
 mod password;
 mod plan;
+#[cfg(feature = "system-roots")]
+mod system;
+#[cfg(not(feature = "system-roots"))]
+#[path = "files/no_system.rs"]
+mod system;
 mod view;
 
 use std::fmt;
@@ -30,6 +35,7 @@ use crate::source::{Alarm, Armed, Arrival, Detector, Look, Source};
 pub use self::limits::{KeyPermissions, Limits};
 use self::password::Password;
 use self::plan::{Plan, Role, Wanted};
+use self::system::Store;
 use self::view::View;
 
 /// How often the whole source is read again when it moves while it is read.
@@ -76,6 +82,7 @@ const STILL: Duration = Duration::from_secs(5);
 /// ```
 pub struct Files {
     wanted: Vec<Wanted>,
+    system: Option<Store>,
     limits: Limits,
     key_permissions: KeyPermissions,
     password: Password,
@@ -113,6 +120,13 @@ impl Files {
         Self::nothing().with_crl(path)
     }
 
+    /// The trust anchors of the operating system, and no others. See [`Files::with_system_roots`].
+    #[cfg(feature = "system-roots")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "system-roots")))]
+    pub fn system_roots() -> Self {
+        Self::nothing().with_system_roots()
+    }
+
     /// The files of a Kubernetes TLS secret in `directory`: `ca.crt`, `tls.crt` and `tls.key`. All three are needed;
     /// see [`Files::without_trust`] for secrets that have no `ca.crt`.
     pub fn kubernetes(directory: impl Into<PathBuf>) -> Self {
@@ -124,6 +138,7 @@ impl Files {
     fn nothing() -> Self {
         Self {
             wanted: Vec::new(),
+            system: None,
             limits: Limits::default(),
             key_permissions: KeyPermissions::default(),
             password: Password::default(),
@@ -148,10 +163,34 @@ impl Files {
         self.and_trust(path)
     }
 
+    /// The trust anchors of the operating system too (feature `system-roots`). They are never used unless this, or
+    /// [`Files::system_roots`], asks for them.
+    ///
+    /// Where they are is decided as OpenSSL does on Linux and other Unix (`SSL_CERT_FILE` and `SSL_CERT_DIR` first, then
+    /// where distributions keep them), and by the operating system on macOS and Windows. A certificate of the store that
+    /// cannot be read is passed over with a warning. A store that gives none at all is an error, like an empty bundle.
+    ///
+    /// # When a change is seen
+    /// Where the store is files, at the next look: its bundle, and its directories as far as names come and go. Anything
+    /// else after 5 minutes: a file that is edited in place in such a directory, and the stores of macOS and Windows.
+    /// Whatever the detector, no event of the store wakes an engine; beside file events the next look is the safety poll.
+    ///
+    /// # What is different from files
+    /// The store is read by another library, so [`Limits`] hold for the number of certificates, not for bytes, and
+    /// [`Files::filesystem`] does not reach it.
+    #[cfg(feature = "system-roots")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "system-roots")))]
+    #[must_use]
+    pub fn with_system_roots(mut self) -> Self {
+        self.system = Some(Store::new());
+        self
+    }
+
     /// No trust anchors: what was set before is taken back.
     #[must_use]
     pub fn without_trust(mut self) -> Self {
         self.wanted.retain(|wanted| wanted.role != Role::Trust);
+        self.system = None;
         self
     }
 
@@ -278,9 +317,6 @@ impl Files {
     /// How the content that the first look found arrived, as far as that can be told.
     fn first_arrival(&self, now: Now) -> Arrival {
         let fs = &*self.fs;
-        if data::shared_root(fs, &self.paths).is_some() {
-            return Arrival::Swapped;
-        }
         let stands_still = |path: &PathBuf| match fs.metadata(path) {
             Ok(meta) if meta.kind == Kind::File || meta.kind == Kind::Directory => {
                 fs.volume(path).is_ok_and(|volume| volume == Volume::Local)
@@ -288,6 +324,12 @@ impl Files {
             }
             _ => false,
         };
+        if !self.system.iter().flat_map(Store::paths).all(stands_still) {
+            return Arrival::Unknown;
+        }
+        if data::shared_root(fs, &self.paths).is_some() {
+            return Arrival::Swapped;
+        }
         if self.paths.iter().all(stands_still) { Arrival::Still } else { Arrival::Unknown }
     }
 }
@@ -304,7 +346,7 @@ impl Source for Files {
                 Origin::file(parent)
             }
             ([first, ..], _) => Origin::file(&first.path),
-            ([], _) => Origin::named("no files"),
+            ([], _) => self.system.as_ref().map_or_else(|| Origin::named("no files"), Store::origin),
         }
     }
 
@@ -312,6 +354,10 @@ impl Source for Files {
         let differs = self.list();
         let is_first = !std::mem::replace(&mut self.has_looked, true);
         let look = self.detector.look(&*self.fs, &self.paths, now);
+        let look = match &mut self.system {
+            Some(system) => either(look, system.look(&*self.fs, now)),
+            None => look,
+        };
         let look = match look {
             Ok(Look::Changed(_)) if is_first => Ok(Look::Changed(self.first_arrival(now))),
             Ok(_) if is_first => Ok(Look::Changed(Arrival::Unknown)),
@@ -323,7 +369,7 @@ impl Source for Files {
     }
 
     fn read(&mut self) -> Result<Parts, Error> {
-        if self.wanted.is_empty() {
+        if self.wanted.is_empty() && self.system.is_none() {
             return Err(Error::new(
                 Reason::Empty,
                 "no file is named: give a trust bundle, an identity or a CRL",
@@ -333,8 +379,14 @@ impl Source for Files {
             let plan = Plan::make(&*self.fs, &self.wanted, &self.limits);
             if let View::Whole(outcomes) = view::take(&*self.fs, &plan, &self.limits) {
                 if Plan::make(&*self.fs, &self.wanted, &self.limits).is_as(&plan) {
-                    let password = &mut self.password;
-                    return Ok(content::parts(plan, outcomes, &self.limits, self.key_permissions, password));
+                    return Ok(content::parts(
+                        plan,
+                        outcomes,
+                        &self.limits,
+                        self.key_permissions,
+                        &mut self.password,
+                        self.system.as_ref(),
+                    ));
                 }
             }
         }
@@ -357,11 +409,23 @@ impl fmt::Debug for Files {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Files")
             .field("wanted", &self.wanted)
+            .field("system_roots", &self.system.is_some())
             .field("limits", &self.limits)
             .field("key_permissions", &self.key_permissions)
             .field("fs", &self.fs)
             .finish_non_exhaustive()
     }
+}
+
+/// What two looks say together, the second at the system's store. An error is taken as a change, as ever.
+fn either(files: Result<Look, Error>, system: Result<Look, Error>) -> Result<Look, Error> {
+    Ok(match (files?, system?) {
+        (Look::Changed(_), Look::Changed(_)) | (_, Look::Changed(_)) => Look::Changed(Arrival::Unknown),
+        (Look::Changed(arrival), _) => Look::Changed(arrival),
+        (Look::SameUntil(one), Look::SameUntil(other)) => Look::SameUntil(one.min(other)),
+        (Look::SameUntil(at), _) | (_, Look::SameUntil(at)) => Look::SameUntil(at),
+        (Look::Same, Look::Same) => Look::Same,
+    })
 }
 
 /// Whether the stamp lies [`STILL`] or more before `now`. A stamp from the future does not.

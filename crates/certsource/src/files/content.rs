@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::der::{Guess, guess};
 use super::password::Password;
 use super::plan::{Place, Plan};
+use super::system::Store;
 use super::view::{Outcome, Taken};
 use super::{KeyPermissions, Limits};
 use crate::error::{Error, Reason};
@@ -25,6 +26,7 @@ pub(super) fn parts(
     limits: &Limits,
     key_permissions: KeyPermissions,
     password: &mut Password,
+    system: Option<&Store>,
 ) -> Parts {
     let certificates_left = limits.certificates;
     let mut reader = Reader { limits, certificates_left, key_permissions, password, warnings: Vec::new() };
@@ -35,10 +37,10 @@ pub(super) fn parts(
     let has_directory = !plan.directories.is_empty();
     let [trust, chain, key, combined, crls] = by_role;
     let mut parts = Parts::new();
-    if !trust.is_empty() || has_directory {
+    if !trust.is_empty() || has_directory || system.is_some() {
         parts.trust = match plan.broken.into_iter().next() {
             Some(error) => Part::Broken(error),
-            None => reader.trust(trust).into(),
+            None => reader.trust(trust, system).into(),
         };
     }
     if let Some((place, outcome)) = combined.into_iter().next() {
@@ -50,7 +52,7 @@ pub(super) fn parts(
         parts.crls = reader.crls(crls).into();
     }
     parts.warnings = reader.warnings;
-    parts.single_file = plan.is_single_file;
+    parts.single_file = plan.is_single_file && system.is_none();
     parts
 }
 
@@ -101,7 +103,11 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn trust(&mut self, files: Vec<(Place, Outcome)>) -> Result<Vec<FoundCertificate>, Error> {
+    fn trust(
+        &mut self,
+        files: Vec<(Place, Outcome)>,
+        system: Option<&Store>,
+    ) -> Result<Vec<FoundCertificate>, Error> {
         let mut anchors = Vec::new();
         let mut passed_over = None;
         for (place, outcome) in files {
@@ -123,6 +129,12 @@ impl Reader<'_> {
                 );
             }
             anchors.extend(found(holds.certificates, &place));
+        }
+        // What is asked for is there: the system's anchors do not stand in for a directory that gave none.
+        if let Some(system) = system.filter(|_| passed_over.is_none() || !anchors.is_empty()) {
+            let found = system.read(&mut self.warnings)?;
+            self.count_certificates(found.len()).map_err(|error| error.of(system.origin()))?;
+            anchors.extend(found);
         }
         match passed_over {
             Some(missing) if anchors.is_empty() => Err(missing),
@@ -220,7 +232,7 @@ impl Reader<'_> {
                 }
                 Guess::EncryptedKey => holds.encrypted.push((Zeroizing::new(taken.bytes.to_vec()), None)),
                 Guess::Other => {
-                    self.count_certificate(place)?;
+                    self.count_certificates(1).map_err(|error| error.at(&place.shown))?;
                     holds.certificates.push((CertificateDer::from(taken.bytes.to_vec()), None));
                 }
             }
@@ -231,7 +243,7 @@ impl Reader<'_> {
             let line = Some(section.line);
             match section.content {
                 Content::Certificate(der) => {
-                    self.count_certificate(place)?;
+                    self.count_certificates(1).map_err(|error| error.at(&place.shown))?;
                     holds.certificates.push((der, line));
                 }
                 Content::Crl(der) => holds.crls.push((der, line)),
@@ -247,8 +259,9 @@ impl Reader<'_> {
         Ok(holds)
     }
 
-    fn count_certificate(&mut self, place: &Place) -> Result<(), Error> {
-        match self.certificates_left.checked_sub(1) {
+    /// The error has no place yet.
+    fn count_certificates(&mut self, count: usize) -> Result<(), Error> {
+        match self.certificates_left.checked_sub(count) {
             Some(left) => {
                 self.certificates_left = left;
                 Ok(())
@@ -258,7 +271,7 @@ impl Reader<'_> {
                 let message = format!(
                     "the source holds more than {limit} certificates; raise the limit if this is meant"
                 );
-                Err(Error::new(Reason::TooLarge, message).at(&place.shown))
+                Err(Error::new(Reason::TooLarge, message))
             }
         }
     }

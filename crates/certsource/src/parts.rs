@@ -1,6 +1,6 @@
 //! What a source's `read` gives: DER with its place, part by part, each found, absent or broken.
 //!
-//! What is not here: whether the parts fit together. That is [`crate::material`].
+//! What is not here: whether the parts fit together. That is [`Material`](crate::Material).
 
 use std::fmt;
 
@@ -111,7 +111,11 @@ impl Parts {
 
     /// The same parts, with these trust anchors, all of one origin.
     #[must_use]
-    pub fn with_trust(mut self, origin: &Origin, anchors: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
+    pub fn with_trust(
+        mut self,
+        origin: &Origin,
+        anchors: impl IntoIterator<Item = CertificateDer<'static>>,
+    ) -> Self {
         self.trust = Part::Found(found(origin, anchors));
         self
     }

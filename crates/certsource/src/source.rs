@@ -2,7 +2,7 @@
 //! the engine that drives them.
 //!
 //! What is not here: any implementation. Files are in [`crate::files`], detectors in [`crate::detect`], pushed
-//! streams in [`crate::push`].
+//! streams in [`push`](crate::push()).
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -67,7 +67,8 @@ impl<S: Source + ?Sized> Source for Box<S> {
 pub trait Detector: Send {
     /// Looks at `paths` and says whether their content may have changed since the last look that said so.
     ///
-    /// `paths` are the files of the source; where a directory of anchors is a part, its files as they are now.
+    /// `paths` are the files of the source. Where a directory of anchors is a part, they are the directory itself and
+    /// then its files as they are now.
     ///
     /// # Errors
     /// What the operating system said. The engine then reads.

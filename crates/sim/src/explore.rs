@@ -4,7 +4,7 @@
 //! A state is: the disk, how far the writer is, what the reader has seen, which events are on their way, and the time.
 //! From a state
 //! - the reader goes on when its time has come. Before each of its accesses any number of the writer's next calls may
-//!   happen ([`scout`]);
+//!   happen (`scout`);
 //! - the writer makes its next call, while the reader rests;
 //! - time passes: to the reader's next moment, to the arrival of events, or until the writer's patience ends. A writer
 //!   is never away between two changes that can be seen for as long as the settle time, except where what stands is
@@ -68,6 +68,8 @@ pub struct Bounds {
     pub grace: Duration,
     /// The most states.
     pub states: usize,
+    /// The most moves between states.
+    pub moves: usize,
     /// Stop at the first rule that is broken.
     pub stops_at_first: bool,
 }
@@ -87,6 +89,7 @@ impl Bounds {
             fate: Fate::Prompt,
             grace: Duration::ZERO,
             states: 200_000,
+            moves: usize::MAX,
             stops_at_first: true,
         }
     }
@@ -162,7 +165,7 @@ impl Explorer<'_> {
         if self.known.contains(&node.hash()) {
             return;
         }
-        if self.known.len() >= self.bounds.states {
+        if self.known.len() >= self.bounds.states || self.report.moves >= self.bounds.moves {
             self.report.is_cut = true;
             return;
         }

@@ -1,5 +1,5 @@
-//! The hub: the threads that drive machines. One timer, a few I/O threads that are replaced when they hang, and one
-//! watcher of the operating system.
+//! The hub: the threads that drive machines. A few I/O threads, of which one that is idle keeps the time; a guard that
+//! replaces those that hang; and one watcher of the operating system.
 //!
 //! What is not here: what a source's step does. That is [`crate::reloader`]'s `Entry::drive`.
 
@@ -25,6 +25,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 const GRID: Duration = Duration::from_millis(20);
 /// Queued work that no thread took for so long gets another thread.
 const PATIENCE: Duration = Duration::from_millis(5);
+/// What is due and was taken by nobody for so long is queued by the guard: the keeper of the time hangs. Long, so that
+/// the guard seldom wakes up while all is well.
+const LATE: Duration = Duration::from_millis(100);
 
 /// The threads that keep sources current. Many reloaders share one; it ends when the last of them goes.
 ///
@@ -41,7 +44,8 @@ struct HubInner {
 impl Drop for HubInner {
     fn drop(&mut self) {
         self.shared.lock().over = true;
-        self.shared.timer.notify_all();
+        self.shared.guard.notify_all();
+        self.shared.keep.notify_all();
         self.shared.work.notify_all();
     }
 }
@@ -86,14 +90,14 @@ impl Hub {
     #[must_use]
     pub(crate) fn add(&self, id: u64, entry: Weak<Entry>, deadline: Duration) -> bool {
         let mut state = self.0.shared.lock();
-        if !state.timer_runs {
+        if !state.guard_runs {
             let shared = Arc::clone(&self.0.shared);
-            state.timer_runs = spawn("certsource-timer", move || shared.keep_time());
+            state.guard_runs = spawn("certsource-guard", move || shared.guard());
         }
-        if state.timer_runs {
+        if state.guard_runs {
             state.entries.insert(id, Slot { entry, deadline, run: Run::Idle, next: None, turn: 0 });
         }
-        state.timer_runs
+        state.guard_runs
     }
 
     pub(crate) fn remove(&self, id: u64) {
@@ -130,7 +134,7 @@ impl Hub {
         let id = state.last_id;
         state.later.insert(id, Box::new(task));
         state.times.insert((moment, id));
-        self.0.shared.tell_timer(&state, moment);
+        self.0.shared.tell_keeper(&state, moment);
     }
 
     #[cfg(feature = "notify")]
@@ -155,7 +159,9 @@ impl fmt::Debug for Hub {
 /// What the threads share. They hold this and no handle, so that the last handle's drop ends them.
 struct Shared {
     state: Mutex<State>,
-    timer: Condvar,
+    guard: Condvar,
+    /// The idle thread that keeps the time waits here, the others below.
+    keep: Condvar,
     work: Condvar,
     /// Zero of the grid.
     zero: Instant,
@@ -172,14 +178,21 @@ struct State {
     /// When the queue last stopped being empty.
     waiting_since: Option<Instant>,
     threads: usize,
+    /// Threads without work, the keeper of the time included.
     idle: usize,
+    keeper: Option<Keeper>,
     last_id: u64,
     last_job: u64,
-    timer_runs: bool,
-    /// What the timer thread waits for.
-    timer_until: Option<Instant>,
+    guard_runs: bool,
+    /// What the guard waits for.
+    guard_until: Option<Instant>,
     no_thread_before: Option<Instant>,
     over: bool,
+}
+
+/// An idle thread that waits for what is due next.
+struct Keeper {
+    until: Option<Instant>,
 }
 
 type Task = Box<dyn FnOnce() + Send>;
@@ -218,7 +231,13 @@ enum Run {
 
 impl Shared {
     fn new() -> Self {
-        Self { state: Mutex::default(), timer: Condvar::new(), work: Condvar::new(), zero: Instant::now() }
+        Self {
+            state: Mutex::default(),
+            guard: Condvar::new(),
+            keep: Condvar::new(),
+            work: Condvar::new(),
+            zero: Instant::now(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -232,28 +251,46 @@ impl Shared {
         }
     }
 
-    /// Sees to it that a thread takes what is queued: an idle one, or the first one. More come by the timer, when
-    /// work waits.
+    /// Sees to it that a thread takes what is queued: an idle one, or the first one. More come by the guard, when work
+    /// waits.
     fn kick(self: &Arc<Self>, state: &mut State) {
         if state.queue.is_empty() || state.over {
             return;
         }
         let since = *state.waiting_since.get_or_insert_with(Instant::now);
-        if state.idle > 0 {
-            self.work.notify_one();
-        } else if state.threads == 0 {
+        if state.idle == 0 && state.threads == 0 {
             self.hire(state);
         }
+        self.wake_idle(state);
         // More work than idle threads: one of them may be kept for long by what it takes.
         if state.queue.len() > state.idle {
-            self.tell_timer(state, since + PATIENCE);
+            self.tell_guard(state, since + PATIENCE);
         }
     }
 
-    /// Wakes the timer thread if it sleeps for longer.
-    fn tell_timer(&self, state: &State, moment: Instant) {
-        if state.timer_until.is_none_or(|until| moment < until) {
-            self.timer.notify_one();
+    /// The keeper of the time last.
+    fn wake_idle(&self, state: &State) {
+        if state.idle > usize::from(state.keeper.is_some()) {
+            self.work.notify_one();
+        } else if state.idle > 0 {
+            self.keep.notify_one();
+        }
+    }
+
+    /// Wakes the keeper of the time if it sleeps for longer.
+    fn tell_keeper(&self, state: &State, moment: Instant) {
+        match &state.keeper {
+            Some(keeper) if keeper.until.is_none_or(|until| moment < until) => self.keep.notify_one(),
+            Some(_) => {}
+            // All threads are at work, or there is none yet.
+            None => self.tell_guard(state, moment + LATE),
+        }
+    }
+
+    /// Wakes the guard if it sleeps for longer.
+    fn tell_guard(&self, state: &State, moment: Instant) {
+        if state.guard_until.is_none_or(|until| moment < until) {
+            self.guard.notify_one();
         }
     }
 
@@ -276,33 +313,25 @@ impl Shared {
         }
     }
 
-    /// The timer thread: queues what is due, and hires when work waits.
-    fn keep_time(self: &Arc<Self>) {
+    /// The guard: sees to it that what is due or queued finds a thread, and that what hangs is found.
+    fn guard(self: &Arc<Self>) {
         let mut state = self.lock();
         while !state.over {
             let now = Instant::now();
-            while let Some(&(at, id)) = state.times.first() {
-                if at > now {
-                    break;
-                }
-                state.times.pop_first();
-                if let Some(task) = state.later.remove(&id) {
-                    state.queue.push_back(Job::Task(task));
-                } else {
-                    if let Some(slot) = state.entries.get_mut(&id) {
-                        slot.next = None;
-                    }
-                    state.queue_up(id);
-                }
+            if now
+                .checked_sub(LATE)
+                .is_some_and(|late| state.times.first().is_some_and(|(at, _)| *at <= late))
+            {
+                state.queue_due(now);
             }
             self.find_overdue(&mut state, now);
-            let mut until = state.times.first().map(|(at, _)| *at);
+            let due = state.times.first().map(|(at, _)| *at + LATE);
             let check = state.running.iter().filter_map(|job| job.check).min();
-            until = [until, check].into_iter().flatten().min();
+            let mut until = [due, check].into_iter().flatten().min();
             if !state.queue.is_empty() {
                 let since = *state.waiting_since.get_or_insert(now);
                 if state.idle > 0 {
-                    self.work.notify_one();
+                    self.wake_idle(&state);
                 } else if state.threads == 0 || now.saturating_duration_since(since) >= PATIENCE {
                     self.hire(&mut state);
                     state.waiting_since = Some(now);
@@ -310,14 +339,8 @@ impl Shared {
                 let soon = now + PATIENCE;
                 until = Some(until.map_or(soon, |until| until.min(soon)));
             }
-            state.timer_until = until;
-            state = match until {
-                Some(until) => {
-                    let wait = until.saturating_duration_since(now).max(Duration::from_micros(100));
-                    self.timer.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => self.timer.wait(state).unwrap_or_else(PoisonError::into_inner),
-            };
+            state.guard_until = until;
+            state = wait(&self.guard, state, until).0;
         }
     }
 
@@ -341,7 +364,7 @@ impl Shared {
         let mut state = self.lock();
         if let Some(running) = state.running.iter_mut().find(|running| running.job == job) {
             running.check = Some(at);
-            self.tell_timer(&state, at);
+            self.tell_guard(&state, at);
         }
     }
 
@@ -365,13 +388,12 @@ impl Shared {
             }
             let Some(job) = state.queue.pop_front() else {
                 state.waiting_since = None;
-                state.idle += 1;
-                let (back, timeout) =
-                    self.work.wait_timeout(state, KEEP_ALIVE).unwrap_or_else(PoisonError::into_inner);
-                state = back;
-                state.idle -= 1;
-                if timeout.timed_out() && state.queue.is_empty() && state.threads > 1 {
-                    break;
+                if !state.queue_due(Instant::now()) {
+                    let (back, ends) = self.be_idle(state);
+                    state = back;
+                    if ends {
+                        break;
+                    }
                 }
                 continue;
             };
@@ -379,7 +401,7 @@ impl Shared {
             state.waiting_since = if state.queue.is_empty() { None } else { Some(now) };
             match job {
                 Job::Task(task) => {
-                    let job = state.begin(now, None, None);
+                    let job = self.begin(&mut state, now, None, None);
                     drop(state);
                     if catch_unwind(AssertUnwindSafe(task)).is_err() {
                         tracing::error!("a task panicked");
@@ -394,8 +416,7 @@ impl Shared {
                     if let Some(next) = slot.next.take() {
                         state.times.remove(&(next, id));
                     }
-                    let job = state.begin(now, Some((id, turn)), Some(check));
-                    self.tell_timer(&state, check);
+                    let job = self.begin(&mut state, now, Some((id, turn)), Some(check));
                     drop(state);
                     let next = catch_unwind(AssertUnwindSafe(|| Entry::drive(&entry))).unwrap_or_else(|_| {
                         tracing::error!("following a source panicked; it is tried again");
@@ -410,6 +431,43 @@ impl Shared {
         state.threads -= 1;
     }
 
+    fn begin(
+        &self,
+        state: &mut State,
+        since: Instant,
+        of: Option<(u64, u64)>,
+        check: Option<Instant>,
+    ) -> u64 {
+        state.last_job += 1;
+        state.running.push(Running { job: state.last_job, since, of, check });
+        // If this one hangs, nobody may be left who keeps the time.
+        let due = state.times.first().filter(|_| state.keeper.is_none()).map(|(at, _)| *at + LATE);
+        if let Some(moment) = [check, due].into_iter().flatten().min() {
+            self.tell_guard(state, moment);
+        }
+        state.last_job
+    }
+
+    /// Waits for work: one thread for what is due next, the others for what is queued. Whether the thread is needed no
+    /// more.
+    fn be_idle<'a>(&'a self, mut state: MutexGuard<'a, State>) -> (MutexGuard<'a, State>, bool) {
+        state.idle += 1;
+        let is_keeper = state.keeper.is_none();
+        let (mut state, timed_out) = if is_keeper {
+            let until = state.times.first().map(|(at, _)| *at);
+            state.keeper = Some(Keeper { until });
+            wait(&self.keep, state, until)
+        } else {
+            wait(&self.work, state, Some(Instant::now() + KEEP_ALIVE))
+        };
+        state.idle -= 1;
+        if is_keeper {
+            state.keeper = None;
+        }
+        let ends = !is_keeper && timed_out && state.queue.is_empty();
+        (state, ends)
+    }
+
     fn rest(self: &Arc<Self>, state: &mut State, id: u64, turn: u64, next: Option<Instant>) {
         let Some(slot) = state.entries.get_mut(&id).filter(|slot| slot.turn == turn) else { return };
         if std::mem::replace(&mut slot.run, Run::Idle) == Run::Again {
@@ -418,20 +476,33 @@ impl Shared {
             let next = on_grid(self.zero, next);
             slot.next = Some(next);
             state.times.insert((next, id));
-            self.tell_timer(state, next);
+            if state.keeper.is_some() {
+                self.tell_keeper(state, next);
+            }
         }
     }
 }
 
 impl State {
-    fn begin(&mut self, since: Instant, of: Option<(u64, u64)>, check: Option<Instant>) -> u64 {
-        self.last_job += 1;
-        self.running.push(Running { job: self.last_job, since, of, check });
-        self.last_job
-    }
-
     fn end(&mut self, job: u64) {
         self.running.retain(|running| running.job != job);
+    }
+
+    /// Queues what is due. Returns whether there was anything.
+    fn queue_due(&mut self, now: Instant) -> bool {
+        let before = self.queue.len();
+        while let Some(&(at, id)) = self.times.first().filter(|(at, _)| *at <= now) {
+            self.times.remove(&(at, id));
+            if let Some(task) = self.later.remove(&id) {
+                self.queue.push_back(Job::Task(task));
+            } else {
+                if let Some(slot) = self.entries.get_mut(&id) {
+                    slot.next = None;
+                }
+                self.queue_up(id);
+            }
+        }
+        self.queue.len() > before
     }
 
     /// Returns whether the queue grew.
@@ -450,6 +521,20 @@ impl State {
             Run::Queued | Run::Again => false,
         }
     }
+}
+
+/// Waits for a signal, or for the moment. Whether that came.
+fn wait<'a>(
+    on: &Condvar,
+    state: MutexGuard<'a, State>,
+    until: Option<Instant>,
+) -> (MutexGuard<'a, State>, bool) {
+    let Some(until) = until else {
+        return (on.wait(state).unwrap_or_else(PoisonError::into_inner), false);
+    };
+    let time = until.saturating_duration_since(Instant::now()).max(Duration::from_micros(100));
+    let (state, result) = on.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner);
+    (state, result.timed_out())
 }
 
 /// Rounds up to the grid.

@@ -101,7 +101,7 @@ impl Reloader {
 
     /// The events from now on.
     pub fn subscribe(&self) -> Events {
-        Events(self.entry.events.subscribe())
+        self.entry.subscribe()
     }
 
     /// The served generation as something to wait on: the newest one always, never a backlog.

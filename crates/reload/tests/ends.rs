@@ -18,7 +18,9 @@ fn a_thousand_sources_leave_no_thread_and_no_descriptor() {
     let (threads, descriptors) = (count("task"), count("fd"));
     for hub in [Hub::new(), Hub::shared()] {
         let reloaders: Vec<_> = (0..500)
-            .map(|_| Reloader::builder(watched(Files::kubernetes(dir.path()))).hub(hub.clone()).start().unwrap())
+            .map(|_| {
+                Reloader::builder(watched(Files::kubernetes(dir.path()))).hub(hub.clone()).start().unwrap()
+            })
             .collect();
         assert!(count("task") > threads);
         drop(hub);

@@ -1,6 +1,8 @@
 //! A reloader on real files and real threads: what is published, told, answered and ended.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod support;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -12,43 +14,13 @@ use certsource::{Error, Origin, Reason, push};
 use certsource_reload::{Event, EventKind, Hub, Reloader};
 use certsource_testkit::{Ca, KubeletDir, TestDir};
 
-/// Far more than anything here takes; a test that reaches it has failed.
-const BOUND: Duration = Duration::from_secs(30);
+use support::*;
 
 fn quick() -> Policy {
     let mut policy = Policy::every(Duration::from_millis(50));
     policy.settle = Duration::from_millis(60);
     policy.settle_loss = Duration::from_millis(80);
     policy
-}
-
-fn pushed(ca: &Ca) -> impl Fn() -> Result<Parts, Error> + Send + 'static {
-    let der = ca.certificate_der();
-    move || Ok(Parts::new().with_trust(&Origin::named("push"), [der.clone()]))
-}
-
-/// Hooks into events and waits for them.
-fn listen() -> (impl Fn(&Event) + Send + Sync + 'static, mpsc::Receiver<Event>) {
-    let (sender, receiver) = mpsc::channel();
-    let sender = Mutex::new(sender);
-    (move |event: &Event| drop(sender.lock().unwrap().send(event.clone())), receiver)
-}
-
-fn next(events: &mpsc::Receiver<Event>, name: &str) -> Event {
-    loop {
-        let event = events.recv_timeout(BOUND).unwrap_or_else(|_| panic!("no event {name}"));
-        if event.kind.as_str() == name {
-            return event;
-        }
-    }
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + BOUND;
-    while !done() {
-        assert!(Instant::now() < end, "not reached: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 #[test]
@@ -96,7 +68,8 @@ fn a_missing_file_fails_at_once_or_is_waited_for() {
         let pem = Ca::new("late").certificate_pem();
         move || dir.write("ca.pem", pem).map(|_| dir).unwrap()
     });
-    let reloader = Reloader::builder(Files::trust(&path)).policy(quick()).wait_for_initial(BOUND).start().unwrap();
+    let reloader =
+        Reloader::builder(Files::trust(&path)).policy(quick()).wait_for_initial(BOUND).start().unwrap();
     assert_eq!(reloader.current().number(), 1);
     drop(write.join().unwrap());
 }
@@ -105,11 +78,11 @@ fn a_missing_file_fails_at_once_or_is_waited_for() {
 fn reload_returns_when_everything_is_replaced() {
     let (pusher, source) = push(Origin::named("push"));
     let (one, two) = (Ca::new("one"), Ca::new("two"));
-    pusher.push(pushed(&one));
+    pusher.push(anchors(&[&one]));
     let reloader = Reloader::builder(source).start().unwrap();
     let derived = reloader.derive(|generation| Ok::<_, Error>(generation.number() * 10)).unwrap();
     assert_eq!(*derived.load().value(), 10);
-    pusher.push(pushed(&two));
+    pusher.push(anchors(&[&two]));
     // Works without any runtime.
     let generation = pollster::block_on(reloader.reload()).unwrap();
     assert_eq!(generation.number(), 2);
@@ -127,12 +100,12 @@ fn reload_returns_when_everything_is_replaced() {
 #[test]
 fn it_outlives_the_runtime_it_was_started_in() {
     let (pusher, source) = push(Origin::named("push"));
-    pusher.push(pushed(&Ca::new("one")));
+    pusher.push(anchors(&[&Ca::new("one")]));
     let reloader = {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(Reloader::builder(source).start_async()).unwrap()
     };
-    pusher.push(pushed(&Ca::new("two")));
+    pusher.push(anchors(&[&Ca::new("two")]));
     until("the second generation", || reloader.current().number() == 2);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     assert_eq!(runtime.block_on(reloader.reload()).unwrap().number(), 2);
@@ -141,7 +114,7 @@ fn it_outlives_the_runtime_it_was_started_in() {
 #[test]
 fn a_derived_value_that_can_not_be_built_keeps_the_last_good_generation() {
     let (pusher, source) = push(Origin::named("push"));
-    pusher.push(pushed(&Ca::new("one")));
+    pusher.push(anchors(&[&Ca::new("one")]));
     let (hook, events) = listen();
     let reloader = Reloader::builder(source).on_event(hook).start().unwrap();
     let fail = Arc::new(AtomicUsize::new(0));
@@ -157,7 +130,7 @@ fn a_derived_value_that_can_not_be_built_keeps_the_last_good_generation() {
         .unwrap();
     for mode in [1, 2] {
         fail.store(mode, Ordering::SeqCst);
-        pusher.push(pushed(&Ca::new("two")));
+        pusher.push(anchors(&[&Ca::new("two")]));
         let EventKind::Rejected(failure) = next(&events, "rejected").kind else { unreachable!() };
         assert_eq!(failure.reason(), Reason::Rejected);
         assert_eq!(failure.serving(), 1);
@@ -171,7 +144,7 @@ fn a_derived_value_that_can_not_be_built_keeps_the_last_good_generation() {
 #[test]
 fn hooks_that_panic_sleep_or_reenter_break_nothing() {
     let (pusher, source) = push(Origin::named("push"));
-    pusher.push(pushed(&Ca::new("zero")));
+    pusher.push(anchors(&[&Ca::new("zero")]));
     let handle = Arc::new(Mutex::new(None::<certsource_reload::WeakReloader>));
     let reentered = Arc::new(AtomicUsize::new(0));
     let (release, held) = mpsc::channel::<()>();
@@ -204,8 +177,12 @@ fn hooks_that_panic_sleep_or_reenter_break_nothing() {
     *handle.lock().unwrap() = Some(reloader.downgrade());
     next(&events, "loaded");
     for number in 2..=5 {
-        pusher.push(pushed(&Ca::new("more")));
-        assert_eq!(reloader.reload_blocking().unwrap().number(), number, "a hook that hangs holds back no reload");
+        pusher.push(anchors(&[&Ca::new("more")]));
+        assert_eq!(
+            reloader.reload_blocking().unwrap().number(),
+            number,
+            "a hook that hangs holds back no reload"
+        );
     }
     release.send(()).unwrap();
     for number in 2..=5 {
@@ -218,20 +195,20 @@ fn hooks_that_panic_sleep_or_reenter_break_nothing() {
 #[test]
 fn events_and_generations_can_be_awaited() {
     let (pusher, source) = push(Origin::named("push"));
-    pusher.push(pushed(&Ca::new("one")));
+    pusher.push(anchors(&[&Ca::new("one")]));
     let reloader = Reloader::builder(source).start().unwrap();
     let (mut events, mut generations) = (reloader.subscribe(), reloader.watch());
-    pusher.push(pushed(&Ca::new("two")));
+    pusher.push(anchors(&[&Ca::new("two")]));
     assert_eq!(pollster::block_on(generations.changed()).unwrap().number(), 2);
     let event = pollster::block_on(events.next()).unwrap().unwrap();
     assert_eq!(event.kind.as_str(), "reloaded");
     let old = reloader.current();
     let retired = old.retired().wait();
-    pusher.push(pushed(&Ca::new("three")));
+    pusher.push(anchors(&[&Ca::new("three")]));
     pollster::block_on(retired);
     // A subscriber that does not keep up is told how much it lost.
     for _ in 0..100 {
-        pusher.push(pushed(&Ca::new("many")));
+        pusher.push(anchors(&[&Ca::new("many")]));
         reloader.reload_blocking().unwrap();
     }
     let lost = std::iter::from_fn(|| events.try_next()).find_map(Result::err).expect("lagged");
@@ -243,7 +220,7 @@ fn events_and_generations_can_be_awaited() {
 #[test]
 fn a_gate_refuses_panics_or_hangs() {
     let (pusher, source) = push(Origin::named("push"));
-    pusher.push(pushed(&Ca::new("one")));
+    pusher.push(anchors(&[&Ca::new("one")]));
     let (hook, events) = listen();
     let mode = Arc::new(AtomicUsize::new(0));
     let (hold, hang) = mpsc::channel::<()>();
@@ -265,7 +242,7 @@ fn a_gate_refuses_panics_or_hangs() {
     let reloader = Reloader::builder(source).policy(policy).gate(gate).on_event(hook).start().unwrap();
     for (refused, reason) in [(1, Reason::Rejected), (2, Reason::Rejected), (3, Reason::TimedOut)] {
         mode.store(refused, Ordering::SeqCst);
-        pusher.push(pushed(&Ca::new("two")));
+        pusher.push(anchors(&[&Ca::new("two")]));
         let EventKind::Rejected(failure) = next(&events, "rejected").kind else { unreachable!() };
         assert_eq!(failure.reason(), reason);
         assert_eq!(reloader.current().number(), 1);
@@ -275,7 +252,7 @@ fn a_gate_refuses_panics_or_hangs() {
     next(&events, "recovered");
     drop(hold);
     // What it said late is ignored.
-    pusher.push(pushed(&Ca::new("three")));
+    pusher.push(anchors(&[&Ca::new("three")]));
     assert_eq!(reloader.reload_blocking().unwrap().number(), 3);
 }
 
@@ -306,17 +283,18 @@ fn a_disk_that_hangs_delays_no_other_source_and_no_drop() {
     for _ in 0..8 {
         let (hold, hang) = mpsc::channel();
         holds.push(hold);
-        let source = Hanging { hang: Arc::new(Mutex::new(hang)), make: Box::new(pushed(&Ca::new("hung"))) };
+        let source =
+            Hanging { hang: Arc::new(Mutex::new(hang)), make: Box::new(anchors(&[&Ca::new("hung")])) };
         let hub = hub.clone();
         hung.push(std::thread::spawn(move || {
             Reloader::builder(source).hub(hub).wait_for_initial(Duration::from_millis(300)).start()
         }));
     }
     let (pusher, source) = push(Origin::named("push"));
-    pusher.push(pushed(&Ca::new("one")));
+    pusher.push(anchors(&[&Ca::new("one")]));
     let reloader = Reloader::builder(source).hub(hub.clone()).start().unwrap();
     for _ in 0..20 {
-        pusher.push(pushed(&Ca::new("two")));
+        pusher.push(anchors(&[&Ca::new("two")]));
         reloader.reload_blocking().unwrap();
     }
     assert_eq!(reloader.current().number(), 21);
@@ -333,7 +311,9 @@ fn the_last_handle_ends_everything() {
     let hub = Hub::new();
     let dir = KubeletDir::new(Ca::new("ca").issue("localhost")).unwrap();
     let reloaders: Vec<_> = (0..50)
-        .map(|_| Reloader::builder(Files::kubernetes(dir.path())).policy(quick()).hub(hub.clone()).start().unwrap())
+        .map(|_| {
+            Reloader::builder(Files::kubernetes(dir.path())).policy(quick()).hub(hub.clone()).start().unwrap()
+        })
         .collect();
     let derived = reloaders[0].derive(|generation| Ok::<_, Error>(generation.number())).unwrap();
     let weak = reloaders[0].downgrade();

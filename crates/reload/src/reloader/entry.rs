@@ -8,7 +8,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use certsource::Reading;
 use certsource::clock::Now;
@@ -28,7 +28,8 @@ mod tell;
 /// One source that is followed. Handles hold it strongly, the hub's threads weakly.
 pub(crate) struct Entry {
     pub(super) origin: Origin,
-    pub(super) events: broadcast::Sender<Event>,
+    /// Made by the first who subscribes: it holds room for the whole backlog.
+    events: OnceLock<broadcast::Sender<Event>>,
     pub(super) numbers: watch::Sender<u64>,
     current: ArcSwapOption<Generation>,
     machine: Mutex<Machine>,
@@ -89,7 +90,7 @@ impl Entry {
         let machine = Machine::new(policy, origin.clone());
         Arc::new(Self {
             deadline: machine.policy().deadline,
-            events: broadcast::Sender::new(BACKLOG),
+            events: OnceLock::new(),
             numbers: watch::Sender::new(0),
             current: ArcSwapOption::empty(),
             machine: Mutex::new(machine),
@@ -126,6 +127,10 @@ impl Entry {
         }
         lock(&self.machine).demand(Now::read());
         self.hub.drive(self.id);
+    }
+
+    pub(super) fn subscribe(&self) -> Events {
+        Events(self.events.get_or_init(|| broadcast::Sender::new(BACKLOG)).subscribe())
     }
 
     pub(super) fn current(&self) -> Option<Arc<Generation>> {

@@ -186,8 +186,10 @@ impl Entry {
             let hooks = Arc::clone(&self.hooks);
             self.hub.run(move || hooks.run());
         }
-        // An error means that nobody subscribed.
-        let _ = self.events.send(event);
+        if let Some(events) = self.events.get() {
+            // An error means that nobody is subscribed any more.
+            let _ = events.send(event);
+        }
     }
 
     fn conclude(&self, ticket: u64, result: &Result<u64, Error>) {

@@ -1,0 +1,304 @@
+//! What could break the engine: things that hang, and things that panic.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use certsource::clock::Now;
+use certsource::machine::{Candidate, Policy};
+use certsource::parts::Parts;
+use certsource::source::{Arrival, Look};
+use certsource::{Error, Origin, Pusher, Reason, Source, push};
+use certsource_reload::{Derived, Event, EventKind, Hub, Reloader};
+use certsource_testkit::Ca;
+
+use support::*;
+
+// What hangs.
+
+#[test]
+fn the_late_verdict_of_a_check_that_was_given_up_is_ignored() {
+    let (one, two, three) = (Ca::new("one"), Ca::new("two"), Ca::new("three"));
+    let (pusher, source) = push(Origin::named("push"));
+    pusher.push(anchors(&[&one]));
+    let (hook, events) = listen();
+    let (first, second) = (Hold::new(), Hold::new());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let gate = {
+        let (first, second, asked) = (first.clone(), second.clone(), Arc::clone(&asked));
+        move |_: &Candidate| match asked.fetch_add(1, Ordering::SeqCst) {
+            1 => {
+                first.wait();
+                Ok(())
+            }
+            2 => {
+                second.wait();
+                Err(Error::new(Reason::Rejected, "no"))
+            }
+            _ => Ok(()),
+        }
+    };
+    let reloader =
+        Reloader::builder(source).hub(Hub::new()).policy(deadline(2 * 500 * MS)).gate(gate).on_event(hook);
+    let reloader = reloader.start().unwrap();
+    pusher.push(anchors(&[&two]));
+    let EventKind::Rejected(failure) = next(&events, "rejected").kind else { unreachable!() };
+    assert_eq!(failure.reason(), Reason::TimedOut);
+    // The second candidate is being judged when the first one's "yes" comes in.
+    pusher.push(anchors(&[&two, &three]));
+    until("the second check", || asked.load(Ordering::SeqCst) == 3);
+    first.release();
+    thread::sleep(100 * MS);
+    assert_eq!(reloader.current().number(), 1, "a yes for another candidate");
+    second.release();
+    let EventKind::Rejected(failure) = next(&events, "rejected").kind else { unreachable!() };
+    assert_eq!(failure.reason(), Reason::Rejected, "its own verdict counts");
+    assert_eq!(reloader.current().number(), 1);
+    pusher.push(anchors(&[&three]));
+    bounded("followed on", move || assert_eq!(reloader.reload_blocking().unwrap().number(), 2));
+}
+
+#[test]
+fn the_deadline_is_for_each_step_not_for_all_of_them() {
+    let slow = || thread::sleep(250 * MS);
+    let source = Slow {
+        look: Box::new(slow),
+        read: Box::new(slow),
+        make: Box::new(anchors(&[&Ca::new("ca")])),
+        changed: Arc::new(AtomicBool::new(true)),
+    };
+    let gate = move |_: &Candidate| {
+        slow();
+        Ok(())
+    };
+    let (hook, events) = listen();
+    let reloader =
+        Reloader::builder(source).hub(Hub::new()).policy(deadline(600 * MS)).gate(gate).on_event(hook);
+    assert_eq!(reloader.start().unwrap().current().number(), 1);
+    let told: Vec<_> = events.try_iter().map(|event| event.kind.as_str()).collect();
+    assert!(!told.contains(&"failed") && !told.contains(&"rejected"), "{told:?}");
+}
+
+#[test]
+fn every_reload_of_a_source_that_hangs_is_answered() {
+    let hold = Hold::new();
+    let hangs = Arc::new(AtomicBool::new(false));
+    let read = {
+        let (hold, hangs) = (hold.clone(), Arc::clone(&hangs));
+        move || {
+            if hangs.load(Ordering::SeqCst) {
+                hold.wait()
+            }
+        }
+    };
+    let source = Slow {
+        look: Box::new(|| ()),
+        read: Box::new(read),
+        make: Box::new(anchors(&[&Ca::new("ca")])),
+        changed: Arc::new(AtomicBool::new(true)),
+    };
+    let reloader = Reloader::builder(source).hub(Hub::new()).policy(deadline(200 * MS)).start().unwrap();
+    hangs.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        let reloader = reloader.clone();
+        let error =
+            bounded("a reload of a source that hangs", move || reloader.reload_blocking().unwrap_err());
+        assert_eq!(error.reason(), Reason::TimedOut);
+    }
+    hold.release();
+    let follows = || reloader.reload_blocking().is_ok_and(|generation| generation.number() == 1);
+    until("a reload after that", follows);
+}
+
+#[test]
+fn many_sources_that_hang_stop_no_other() {
+    let hub = Hub::new();
+    let hold = Hold::new();
+    let mut hung = Vec::new();
+    for _ in 0..80 {
+        let wait = hold.clone();
+        let source = Slow {
+            look: Box::new(|| ()),
+            read: Box::new(move || wait.wait()),
+            make: Box::new(|| Err(Error::new(Reason::Io, "never"))),
+            changed: Arc::new(AtomicBool::new(true)),
+        };
+        let hub = hub.clone();
+        hung.push(thread::spawn(move || {
+            Reloader::builder(source)
+                .hub(hub)
+                .policy(deadline(300 * MS))
+                .start()
+                .map(drop)
+                .unwrap_err()
+                .reason()
+        }));
+    }
+    for thread in hung {
+        assert_eq!(bounded("a start that hangs", move || thread.join().unwrap()), Reason::TimedOut);
+    }
+    let (pusher, source) = push(Origin::named("push"));
+    pusher.push(anchors(&[&Ca::new("good")]));
+    bounded("the good one", move || Reloader::builder(source).hub(hub).start().unwrap());
+    hold.release();
+}
+
+#[test]
+fn many_hooks_that_hang_stop_no_source() {
+    let hub = Hub::new();
+    let hold = Hold::new();
+    let mut pushers = Vec::new();
+    let mut reloaders = Vec::new();
+    for _ in 0..80 {
+        let wait = hold.clone();
+        let (pusher, source) = push(Origin::named("push"));
+        pusher.push(anchors(&[&Ca::new("one")]));
+        let hub = hub.clone();
+        let start =
+            move || Reloader::builder(source).hub(hub).on_reload(move |_| wait.wait()).start().unwrap();
+        reloaders.push(bounded("a start", start));
+        pushers.push(pusher);
+    }
+    pushers[79].push(anchors(&[&Ca::new("two")]));
+    let last = reloaders[79].clone();
+    assert_eq!(bounded("a reload", move || last.reload_blocking().unwrap().number()), 2);
+    hold.release();
+}
+
+#[test]
+fn a_slow_source_delays_none_that_was_woken_with_it() {
+    let hub = Hub::new();
+    let slow = Arc::new(AtomicBool::new(false));
+    let hold = Hold::new();
+    let read = {
+        let (slow, hold) = (Arc::clone(&slow), hold.clone());
+        move || {
+            if slow.swap(false, Ordering::SeqCst) {
+                hold.wait()
+            }
+        }
+    };
+    let source = Slow {
+        look: Box::new(|| ()),
+        read: Box::new(read),
+        make: Box::new(anchors(&[&Ca::new("slow")])),
+        changed: Arc::new(AtomicBool::new(true)),
+    };
+    let slow_one = Reloader::builder(source).hub(hub.clone()).start().unwrap();
+    let (pusher, source) = push(Origin::named("push"));
+    pusher.push(anchors(&[&Ca::new("quick")]));
+    let quick = Reloader::builder(source).hub(hub.clone()).start().unwrap();
+    until("one idle thread", || hub.threads() <= 1);
+    slow.store(true, Ordering::SeqCst);
+    // Two jobs, one idle thread, and the first job hangs.
+    let waits = thread::spawn({
+        let slow_one = slow_one.clone();
+        move || slow_one.reload_blocking().unwrap()
+    });
+    until("the slow one at work", || !slow.load(Ordering::SeqCst));
+    let begun = Instant::now();
+    bounded("the quick one", move || quick.reload_blocking().unwrap());
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    hold.release();
+    bounded("the slow one", move || waits.join().unwrap());
+}
+
+// What panics.
+
+#[derive(Debug)]
+struct PanicsWhenShown;
+impl fmt::Display for PanicsWhenShown {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("on purpose")
+    }
+}
+impl std::error::Error for PanicsWhenShown {}
+
+struct PanicsWhenDropped(u64);
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            panic!("on purpose")
+        }
+    }
+}
+
+#[test]
+fn an_error_that_panics_when_shown_ends_nothing() {
+    let (pusher, reloader) = start(&Ca::new("one"));
+    let fails = Arc::new(AtomicBool::new(false));
+    let derived = reloader.derive({
+        let fails = Arc::clone(&fails);
+        move |generation| {
+            if fails.load(Ordering::SeqCst) { Err(PanicsWhenShown) } else { Ok(generation.number()) }
+        }
+    });
+    let derived = derived.unwrap();
+    fails.store(true, Ordering::SeqCst);
+    pusher.push(anchors(&[&Ca::new("two")]));
+    let handle = reloader.clone();
+    assert_eq!(bounded("a reload", move || handle.reload_blocking().unwrap_err().reason()), Reason::Rejected);
+    fails.store(false, Ordering::SeqCst);
+    bounded("a reload", move || assert_eq!(reloader.reload_blocking().unwrap().number(), 2));
+    assert_eq!(*derived.load().value(), 2);
+}
+
+#[test]
+fn a_derived_value_that_panics_when_dropped_ends_nothing() {
+    let (pusher, reloader) = start(&Ca::new("one"));
+    let derived =
+        reloader.derive(|generation| Ok::<_, Error>(PanicsWhenDropped(generation.number()))).unwrap();
+    for number in 2..=4 {
+        pusher.push(anchors(&[&Ca::new("next")]));
+        let reloader = reloader.clone();
+        assert_eq!(bounded("a reload", move || reloader.reload_blocking().unwrap().number()), number);
+        assert_eq!(derived.load().value().0, number);
+    }
+    std::mem::forget(derived.load());
+    std::mem::forget(derived);
+}
+
+#[test]
+fn a_source_that_panics_everywhere_ends_nothing() {
+    struct Panics(Arc<AtomicUsize>);
+    impl Source for Panics {
+        fn origin(&self) -> Origin {
+            Origin::named("panics")
+        }
+        fn look(&mut self, _: Now) -> Result<Look, Error> {
+            panic!("on purpose")
+        }
+        fn read(&mut self) -> Result<Parts, Error> {
+            panic!("on purpose")
+        }
+        fn arm(&mut self, _: &certsource::source::Alarm) -> certsource::source::Armed {
+            panic!("on purpose")
+        }
+    }
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            if !thread::panicking() {
+                panic!("on purpose")
+            }
+        }
+    }
+    let hub = Hub::new();
+    let dropped = Arc::new(AtomicUsize::new(0));
+    for _ in 0..3 {
+        let (dropped, hub) = (Arc::clone(&dropped), hub.clone());
+        let tried = thread::spawn(move || Reloader::builder(Panics(dropped)).hub(hub).start().map(drop));
+        if let Ok(result) = bounded("a start", move || tried.join()) {
+            assert_eq!(result.unwrap_err().reason(), Reason::Rejected);
+        }
+    }
+    until("every source is dropped", || dropped.load(Ordering::SeqCst) == 3);
+    let (pusher, source) = push(Origin::named("push"));
+    pusher.push(anchors(&[&Ca::new("good")]));
+    bounded("a good one on the same hub", move || Reloader::builder(source).hub(hub).start().unwrap());
+}

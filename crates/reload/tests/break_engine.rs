@@ -3,18 +3,15 @@
 
 mod support;
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use certsource::clock::Now;
 use certsource::machine::{Candidate, Policy};
 use certsource::parts::Parts;
-use certsource::source::{Arrival, Look};
-use certsource::{Error, Origin, Pusher, Reason, Source, push};
-use certsource_reload::{Derived, Event, EventKind, Hub, Reloader};
+use certsource::{Error, Origin, Reason, push};
+use certsource_reload::{Derived, EventKind, Hub, Reloader};
 use certsource_testkit::Ca;
 
 use support::*;

@@ -5,16 +5,16 @@ mod support;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use certsource::clock::Now;
-use certsource::machine::{Candidate, Policy};
+use certsource::machine::Candidate;
 use certsource::parts::Parts;
-use certsource::source::{Arrival, Look};
-use certsource::{Error, Origin, Pusher, Reason, Source, push};
-use certsource_reload::{Derived, Event, EventKind, Hub, Reloader};
+use certsource::source::Look;
+use certsource::{Error, Origin, Reason, Source, push};
+use certsource_reload::{EventKind, Hub, Reloader};
 use certsource_testkit::Ca;
 
 use support::*;

@@ -11,7 +11,7 @@ use certsource::files::Files;
 use certsource::machine::{Candidate, Policy};
 use certsource::parts::Parts;
 use certsource::{Error, Origin, Reason, push};
-use certsource_reload::{Event, EventKind, Hub, Reloader};
+use certsource_reload::{EventKind, Hub, Reloader};
 use certsource_testkit::{Ca, KubeletDir, TestDir};
 
 use support::*;

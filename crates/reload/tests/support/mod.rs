@@ -2,18 +2,17 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use certsource::clock::Now;
-use certsource::machine::{Candidate, Policy};
+use certsource::machine::Policy;
 use certsource::parts::Parts;
 use certsource::source::{Arrival, Look};
-use certsource::{Error, Origin, Pusher, Reason, Source, push};
-use certsource_reload::{Derived, Event, EventKind, Hub, Reloader};
+use certsource::{Error, Origin, Pusher, Source, push};
+use certsource_reload::{Event, Hub, Reloader};
 use certsource_testkit::Ca;
 
 /// Far more than anything here takes; a test that reaches it has failed.

@@ -56,6 +56,11 @@ pub(super) fn parts(
     parts
 }
 
+/// How many labels of other sections a message names, and how long they may be: it stays one line whatever stands in
+/// the file.
+const LABELS: usize = 3;
+const LABEL_LENGTH: usize = 40;
+
 /// What stands in one file.
 #[derive(Default)]
 struct Holds {
@@ -63,7 +68,10 @@ struct Holds {
     keys: Vec<(PrivateKey, Option<usize>)>,
     encrypted: Vec<(Zeroizing<Vec<u8>>, Option<usize>)>,
     crls: Vec<(CertificateRevocationListDer<'static>, Option<usize>)>,
+    /// Sections that nothing is made of, by their labels.
     others: BTreeMap<String, usize>,
+    /// Those whose labels are not named.
+    unnamed: usize,
 }
 
 impl Holds {
@@ -82,7 +90,15 @@ impl Holds {
         for (label, count) in &self.others {
             add(*count, &format!("section \"{label}\""), &format!("sections \"{label}\""));
         }
+        add(self.unnamed, "section of another kind", "sections of other kinds");
         words.join(", ")
+    }
+
+    fn count_other(&mut self, label: String) {
+        let is_named =
+            self.others.contains_key(&label) || self.others.len() < LABELS && label.len() <= LABEL_LENGTH;
+        let count = if is_named { self.others.entry(label).or_default() } else { &mut self.unnamed };
+        *count += 1;
     }
 
     fn is_nothing(&self) -> bool {
@@ -91,6 +107,7 @@ impl Holds {
             && self.encrypted.is_empty()
             && self.crls.is_empty()
             && self.others.is_empty()
+            && self.unnamed == 0
     }
 }
 
@@ -238,6 +255,11 @@ impl Reader<'_> {
             }
             return Ok(holds);
         }
+        // No text begins so: a zero, and an octet that no text has.
+        if let [0x30, 0x81..=0x84, ..] = **taken.bytes {
+            let message = "DER that is cut, or has bytes behind its end; a writer may be at work";
+            return Err(Error::new(Reason::Malformed, message).at(&place.shown));
+        }
         for section in pem::sections(&taken.bytes) {
             let section = section.map_err(|flaw| flaw.at(&place.shown))?;
             let line = Some(section.line);
@@ -249,7 +271,7 @@ impl Reader<'_> {
                 Content::Crl(der) => holds.crls.push((der, line)),
                 Content::PrivateKey(key) => holds.keys.push((key, line)),
                 Content::EncryptedKey(der) => holds.encrypted.push((der, line)),
-                Content::Other(label) => *holds.others.entry(label.to_string()).or_default() += 1,
+                Content::Other(label) => holds.count_other(label.to_string()),
             }
         }
         if holds.is_nothing() {

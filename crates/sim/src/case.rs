@@ -116,14 +116,8 @@ impl Case {
 
 /// Opens a new file, writes it piece by piece and closes it.
 pub fn create(fd: u32, path: &str, pieces: &[Blob]) -> Vec<Call> {
-    let open = Call::Open {
-        fd,
-        path: path.into(),
-        create: true,
-        exclusive: true,
-        truncate: false,
-        append: false,
-    };
+    let open =
+        Call::Open { fd, path: path.into(), create: true, exclusive: true, truncate: false, append: false };
     let writes = pieces.iter().map(|bytes| Call::Write { fd, bytes: bytes.clone() });
     std::iter::once(open).chain(writes).chain([Call::Close { fd }]).collect()
 }

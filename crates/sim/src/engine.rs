@@ -5,8 +5,8 @@
 //! the driver.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use certsource::detect::{Mtime, Notify, Sha256};
@@ -64,7 +64,8 @@ impl Engine {
 
 /// What stands for parts of which none is broken.
 fn content(parts: &Parts) -> Option<u64> {
-    let der = |found: &Vec<FoundCertificate>| found.iter().map(|found| found.der.to_vec()).collect::<Vec<_>>();
+    let der =
+        |found: &Vec<FoundCertificate>| found.iter().map(|found| found.der.to_vec()).collect::<Vec<_>>();
     let trust = match &parts.trust {
         Part::Broken(_) => return None,
         Part::Absent => None,

@@ -70,7 +70,8 @@ impl Live for Running {
     }
 
     fn look(&mut self) -> u64 {
-        let modified = self.spec.paths().iter().filter_map(|path| Some(self.fs.metadata(path).ok()?.modified)).max();
+        let modified =
+            self.spec.paths().iter().filter_map(|path| Some(self.fs.metadata(path).ok()?.modified)).max();
         self.step = match modified {
             Some(modified) if modified > self.latest => {
                 self.latest = modified;

@@ -83,7 +83,8 @@ impl Post {
             }
             if event.name.is_none() && event.kind == Happening::Removed {
                 // The directory is gone, or has another name, under which it is not what is watched here.
-                let gone: Vec<_> = standing.by_number.iter().filter(|(_, one)| one.key == event.dir).collect();
+                let gone: Vec<_> =
+                    standing.by_number.iter().filter(|(_, one)| one.key == event.dir).collect();
                 let gone: Vec<u64> = gone.into_iter().map(|(watch, _)| *watch).collect();
                 for watch in gone {
                     if let Some(one) = standing.by_number.get_mut(&watch) {
@@ -98,7 +99,11 @@ impl Post {
     /// Every standing watch is told that events were lost.
     pub fn overflow(&self) -> Vec<Due> {
         let standing = lock(&self.0);
-        standing.by_number.keys().map(|watch| Due { watch: *watch, kind: Happening::Rescan, path: None }).collect()
+        standing
+            .by_number
+            .keys()
+            .map(|watch| Due { watch: *watch, kind: Happening::Rescan, path: None })
+            .collect()
     }
 
     /// Hands events to their watches. Those that were taken down meanwhile get none.

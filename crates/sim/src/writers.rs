@@ -201,16 +201,14 @@ pub fn kubelet(kit: &Kit, swaps: usize, keeps_old: bool) -> Case {
         calls.push(Call::Rename("/etc/tls/..data_tmp".into(), "/etc/tls/..data".into()));
         calls
     };
-    let links = files(0).map(|(name, _)| {
-        Call::Symlink(format!("..data/{name}").into(), format!("/etc/tls/{name}").into())
-    });
+    let links = files(0)
+        .map(|(name, _)| Call::Symlink(format!("..data/{name}").into(), format!("/etc/tls/{name}").into()));
     let kept = if keeps_old { ", old kept" } else { "" };
     let contents = |number: usize| files(number).map(|(_, bytes)| bytes);
-    let mut case =
-        Case::new(&format!("10 kubelet{kept}"), Spec::Full(CA.into(), CERT.into(), KEY.into()))
-            .with_setup(write(0))
-            .with_setup(links)
-            .meaning(contents(0).iter());
+    let mut case = Case::new(&format!("10 kubelet{kept}"), Spec::Full(CA.into(), CERT.into(), KEY.into()))
+        .with_setup(write(0))
+        .with_setup(links)
+        .meaning(contents(0).iter());
     for number in 1..=swaps {
         case = case.then_lingering(write(number)).meaning(contents(number).iter());
         if !keeps_old {
@@ -347,8 +345,8 @@ pub fn flip_directory_link(kit: &Kit) -> Case {
     let (old, new) = (&kit.pairs[0], &kit.pairs[1]);
     let paths = ["/srv/now/tls/tls.crt", "/srv/now/tls/tls.key"].map(PathBuf::from);
     let [cert, key] = paths;
-    let mut case = Case::new("17 link above re-pointed", Spec::Pair(cert, key))
-        .with_setup([Call::Mkdir("/srv".into())]);
+    let mut case =
+        Case::new("17 link above re-pointed", Spec::Pair(cert, key)).with_setup([Call::Mkdir("/srv".into())]);
     for (name, pair) in [("a", old), ("b", new)] {
         let dir = format!("/srv/{name}");
         case = case

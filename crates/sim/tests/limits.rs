@@ -25,7 +25,10 @@ fn exceed(title: &str, strategy: Strategy, case: &Case, stall: Duration) -> Opti
         (bounds.start_after, bounds.start) = (3000 * MS, 3000 * MS);
     }
     let report = explore(&Engine::new(strategy), case, &Traits::default(), &bounds);
-    println!("{title}, a pause of {stall:?}: {} states, {:?}, {} ends", report.states, report.took, report.ends);
+    println!(
+        "{title}, a pause of {stall:?}: {} states, {:?}, {} ends",
+        report.states, report.took, report.ends
+    );
     let (broken, history) = report.broken.into_iter().next()?;
     println!("{history}");
     Some((broken, history.lines))

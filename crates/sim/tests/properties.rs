@@ -12,7 +12,8 @@ use proptest::strategy::Strategy as Strategy_;
 use proptest::test_runner::{Config, FileFailurePersistence};
 
 fn config() -> Config {
-    let cases = std::env::var("CERTSOURCE_SIM_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(256);
+    let cases =
+        std::env::var("CERTSOURCE_SIM_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(256);
     Config {
         cases,
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),

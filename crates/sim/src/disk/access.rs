@@ -54,7 +54,9 @@ impl Access {
     /// The last name of the path, by which faults are found.
     pub fn name(&self) -> Option<&OsStr> {
         match self {
-            Self::Stat(path) | Self::ReadLink(path) | Self::Open(path) | Self::OpenDir(path) => path.file_name(),
+            Self::Stat(path) | Self::ReadLink(path) | Self::Open(path) | Self::OpenDir(path) => {
+                path.file_name()
+            }
             Self::DirOpen(_, path) => path.file_name(),
             Self::FileStat(_, name) | Self::FileRead(_, name, ..) => Some(name),
             Self::Volume(_) | Self::DirNames(_) | Self::DirStat(_) | Self::Watch(_) => None,

@@ -13,13 +13,32 @@ use super::{Blob, Body, Descriptor, Disk, Fault, Inode, Key, errno};
 #[allow(missing_docs, reason = "the names are those of the system calls and their arguments")]
 pub enum Call {
     /// `open` for writing; `fd` is the number the writer knows it by.
-    Open { fd: u32, path: PathBuf, create: bool, exclusive: bool, truncate: bool, append: bool },
-    Write { fd: u32, bytes: Blob },
+    Open {
+        fd: u32,
+        path: PathBuf,
+        create: bool,
+        exclusive: bool,
+        truncate: bool,
+        append: bool,
+    },
+    Write {
+        fd: u32,
+        bytes: Blob,
+    },
     /// A store through a shared mapping. The first one moves the time stamps, later ones do not, nor do `munmap` and
     /// `close` (seen on Linux 6.18, tmpfs and ext4). No event.
-    Store { fd: u32, at: usize, bytes: Blob },
-    Close { fd: u32 },
-    Truncate { path: PathBuf, size: usize },
+    Store {
+        fd: u32,
+        at: usize,
+        bytes: Blob,
+    },
+    Close {
+        fd: u32,
+    },
+    Truncate {
+        path: PathBuf,
+        size: usize,
+    },
     Unlink(PathBuf),
     Rename(PathBuf, PathBuf),
     Link(PathBuf, PathBuf),
@@ -141,7 +160,9 @@ impl Disk {
                 self.entries(at.dir)?.insert(at.name.clone(), key);
                 tell(&mut events, at.dir, &at.name, Happening::Created);
             }
-            Call::Symlink(target, link) => self.make(link, Body::Link(target.clone().into_os_string()), 0o777, &mut events)?,
+            Call::Symlink(target, link) => {
+                self.make(link, Body::Link(target.clone().into_os_string()), 0o777, &mut events)?
+            }
             Call::Mkdir(path) => self.make(path, Body::Dir(Default::default()), 0o755, &mut events)?,
             Call::Mkfifo(path) => self.make(path, Body::Fifo, 0o644, &mut events)?,
             Call::Rmdir(path) => {
@@ -204,7 +225,8 @@ impl Disk {
             tell(events, at.dir, &at.name, Happening::Modified);
         }
         let offset = if append && !truncate { size } else { 0 };
-        let held = Descriptor { key, offset, dir: at.dir, name: at.name, has_written: truncate, has_stored: false };
+        let held =
+            Descriptor { key, offset, dir: at.dir, name: at.name, has_written: truncate, has_stored: false };
         self.descriptors.insert(fd, held);
         Ok(())
     }

@@ -51,7 +51,8 @@ impl History {
         while let Some(at) = line {
             let what = match &at.what {
                 What::Called(number, before) => {
-                    let when = before.as_ref().map_or_else(String::new, |before| format!("   (before {before:?})"));
+                    let when =
+                        before.as_ref().map_or_else(String::new, |before| format!("   (before {before:?})"));
                     format!("writer   {}{when}", show(&case.steps[*number].call))
                 }
                 What::Looked => "reader   looks".to_owned(),
@@ -84,11 +85,14 @@ fn show(call: &Call) -> String {
     match call {
         Call::Open { path, truncate, create, append, .. } => {
             let flag = |set: bool, name: &'static str| if set { name } else { "" };
-            let (cut, new, end) = (flag(*truncate, " O_TRUNC"), flag(*create, " O_CREAT"), flag(*append, " O_APPEND"));
+            let (cut, new, end) =
+                (flag(*truncate, " O_TRUNC"), flag(*create, " O_CREAT"), flag(*append, " O_APPEND"));
             format!("open {}{cut}{new}{end}", path.display())
         }
         Call::Write { bytes, .. } => format!("write {} bytes", bytes.bytes().len()),
-        Call::Store { at, bytes, .. } => format!("store {} bytes at {at} through a mapping", bytes.bytes().len()),
+        Call::Store { at, bytes, .. } => {
+            format!("store {} bytes at {at} through a mapping", bytes.bytes().len())
+        }
         Call::Close { .. } => "close".to_owned(),
         Call::Unlink(path) => format!("unlink {}", path.display()),
         Call::Rename(from, to) => format!("rename {} {}", from.display(), to.display()),

@@ -202,7 +202,10 @@ impl Explorer<'_> {
             }
             Next::Read => self.read(&node, &post),
             Next::Look => {
-                if self.subject.takes_events() && node.done < self.case.steps.len() && !self.is_too_early(&node) {
+                if self.subject.takes_events()
+                    && node.done < self.case.steps.len()
+                    && !self.is_too_early(&node)
+                {
                     // Events may come between what woke the reader and its look.
                     self.call(node.clone(), &post);
                 }
@@ -323,6 +326,10 @@ impl Explorer<'_> {
         let deadline = self.deadline(node);
         let mut prefix = Some(Vec::new());
         while let Some(choices) = prefix {
+            if self.report.moves >= self.bounds.moves {
+                self.report.is_cut = true;
+                return;
+            }
             let (mut live, fs, post) = node.revive(self);
             let is_look = live.next();
             debug_assert_eq!(is_look, Next::Look);

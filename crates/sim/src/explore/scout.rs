@@ -68,7 +68,11 @@ impl Outing {
 pub(super) struct ReadMemo(Memo<u64, Vec<Outing>>);
 
 /// All that can come of a read in this state.
-pub(super) fn reads(explorer: &mut Explorer<'_>, node: &Node, deadline: Option<Duration>) -> Arc<Vec<Outing>> {
+pub(super) fn reads(
+    explorer: &mut Explorer<'_>,
+    node: &Node,
+    deadline: Option<Duration>,
+) -> Arc<Vec<Outing>> {
     let key = hash(&(
         (&node.disk, node.done, node.moved, node.last_call, node.unstamped),
         (node.seen, node.slow_left, deadline),
@@ -190,7 +194,12 @@ impl Director for Scout {
 impl Shared {
     fn decide(&mut self, access: &Access) -> Vec<Due> {
         let is_at_work = self.node.done < self.case.steps.len();
-        if !self.slow.is_zero() && self.node.slow_left && self.node.done > 0 && is_at_work && self.choose(2) == 1 {
+        if !self.slow.is_zero()
+            && self.node.slow_left
+            && self.node.done > 0
+            && is_at_work
+            && self.choose(2) == 1
+        {
             self.node.slow_left = false;
             let until = self.node.now() + self.slow;
             let until = self.deadline.map_or(until, |deadline| until.min(deadline)).max(self.node.now());

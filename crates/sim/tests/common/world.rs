@@ -149,7 +149,14 @@ impl Sim {
                 content.ends_with(&pair)
             };
             let is_renamed_pair = matches!(queued.call, Call::Rename(..)) && kit().pairs.iter().any(is_pair);
-            self.visible.push(Visible { from: now, to: Duration::MAX, content, tag, is_meant, is_renamed_pair });
+            self.visible.push(Visible {
+                from: now,
+                to: Duration::MAX,
+                content,
+                tag,
+                is_meant,
+                is_renamed_pair,
+            });
         }
         self.send(events, now);
     }
@@ -223,7 +230,14 @@ pub(crate) fn run(plan: &Plan) -> Log {
         let (mut sim, disk) = (sim.lock().unwrap(), fs.disk());
         let content = disk.visible(&case.paths());
         let tag = sim.tag(&content, &disk);
-        sim.visible.push(Visible { from: Duration::ZERO, to: Duration::MAX, content, tag, is_meant: true, is_renamed_pair: false });
+        sim.visible.push(Visible {
+            from: Duration::ZERO,
+            to: Duration::MAX,
+            content,
+            tag,
+            is_meant: true,
+            is_renamed_pair: false,
+        });
     }
     fs.set_director(Some(Box::new(AtAccess(Arc::clone(&sim)))));
     let files = case.spec.files(&fs);
@@ -236,7 +250,8 @@ pub(crate) fn run(plan: &Plan) -> Log {
     let flag = Arc::clone(&woken);
     let wake = Wake::new(move || flag.store(true, Ordering::Relaxed));
     let driver = Driver::new(files, policy.clone()).with_alarm(Alarm::new(wake).with_watches(watches));
-    let mut history = History { plan, policy, fs, sim, driver, woken, served: None, last_publication: Duration::ZERO };
+    let mut history =
+        History { plan, policy, fs, sim, driver, woken, served: None, last_publication: Duration::ZERO };
     let broken = history.run();
     history.fs.set_director(None);
     let lines = std::mem::take(&mut history.sim.lock().unwrap().lines);
@@ -281,7 +296,11 @@ impl History<'_> {
                     return self.end();
                 }
             }
-            let next = [until, call_at, events_at].into_iter().flatten().min().ok_or("5: the reader waits for ever")?;
+            let next = [until, call_at, events_at]
+                .into_iter()
+                .flatten()
+                .min()
+                .ok_or("5: the reader waits for ever")?;
             self.fs.change(|disk| disk.wait_until(next));
             if events_at.is_some_and(|at| at <= next) {
                 let due = std::mem::take(&mut sim.due);
@@ -354,7 +373,11 @@ impl History<'_> {
             || self.plan.strategy == Strategy::Notify
                 && self.plan.layout == Layout::Full
                 && sim.visible.iter().any(|visible| visible.tag == Some(tag) && visible.is_renamed_pair);
-        if is_allowed { Ok(()) } else { Err("6: published what no writer meant, and what did not stand".to_owned()) }
+        if is_allowed {
+            Ok(())
+        } else {
+            Err("6: published what no writer meant, and what did not stand".to_owned())
+        }
     }
 
     fn end(&self) -> Result<(), String> {
@@ -365,13 +388,18 @@ impl History<'_> {
         if current != self.served {
             return Err("2: what is served is not what was published last".to_owned());
         }
+        // Known, see tests/known.rs: content that comes back to what a look saw before the read.
+        let comes_back = sim.visible.iter().rev().skip(1).any(|visible| visible.content == last.content);
         match last.tag {
+            Some(_) if self.plan.strategy == Strategy::Sha256 && comes_back => Ok(()),
             Some(_) if served != last.tag => Err(format!(
                 "5: {:.3} s after the last call its content is not served; {:?}",
                 (self.fs.disk().mono() - sim.last_call).as_secs_f64(),
                 self.driver.machine()
             )),
-            None if self.driver.machine().trouble().is_none() => Err("5: broken content is not told".to_owned()),
+            None if self.driver.machine().trouble().is_none() => {
+                Err("5: broken content is not told".to_owned())
+            }
             _ => Ok(()),
         }
     }

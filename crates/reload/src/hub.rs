@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -169,11 +170,11 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    entries: HashMap<u64, Slot>,
+    entries: HashMap<u64, Slot, BuildHasherDefault<Numbers>>,
     /// What the I/O threads are at.
     running: Vec<Running>,
     times: BTreeSet<(Instant, u64)>,
-    later: HashMap<u64, Task>,
+    later: HashMap<u64, Task, BuildHasherDefault<Numbers>>,
     queue: VecDeque<Job>,
     /// When the queue last stopped being empty.
     waiting_since: Option<Instant>,
@@ -188,6 +189,23 @@ struct State {
     guard_until: Option<Instant>,
     no_thread_before: Option<Instant>,
     over: bool,
+}
+
+/// Hashes numbers that we count up ourselves: nobody can make them collide.
+#[derive(Default)]
+struct Numbers(u64);
+
+impl Hasher for Numbers {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+    fn write_u64(&mut self, number: u64) {
+        // Spreads over the high bits too (Knuth's multiplicative hashing); the map uses both ends.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// An idle thread that waits for what is due next.
@@ -493,13 +511,13 @@ impl State {
         let before = self.queue.len();
         while let Some(&(at, id)) = self.times.first().filter(|(at, _)| *at <= now) {
             self.times.remove(&(at, id));
-            if let Some(task) = self.later.remove(&id) {
-                self.queue.push_back(Job::Task(task));
-            } else {
-                if let Some(slot) = self.entries.get_mut(&id) {
-                    slot.next = None;
+            if let Some(slot) = self.entries.get_mut(&id) {
+                slot.next = None;
+                if slot.queue_up() {
+                    self.queue.push_back(Job::Drive(id));
                 }
-                self.queue_up(id);
+            } else if let Some(task) = self.later.remove(&id) {
+                self.queue.push_back(Job::Task(task));
             }
         }
         self.queue.len() > before
@@ -507,19 +525,24 @@ impl State {
 
     /// Returns whether the queue grew.
     fn queue_up(&mut self, id: u64) -> bool {
-        let Some(slot) = self.entries.get_mut(&id) else { return false };
-        match slot.run {
-            Run::Idle => {
-                slot.run = Run::Queued;
-                self.queue.push_back(Job::Drive(id));
-                true
-            }
-            Run::Running => {
-                slot.run = Run::Again;
-                false
-            }
-            Run::Queued | Run::Again => false,
+        let grows = self.entries.get_mut(&id).is_some_and(Slot::queue_up);
+        if grows {
+            self.queue.push_back(Job::Drive(id));
         }
+        grows
+    }
+}
+
+impl Slot {
+    /// Returns whether it goes into the queue.
+    fn queue_up(&mut self) -> bool {
+        let (run, grows) = match self.run {
+            Run::Idle => (Run::Queued, true),
+            Run::Running => (Run::Again, false),
+            other => (other, false),
+        };
+        self.run = run;
+        grows
     }
 }
 

@@ -249,6 +249,11 @@ impl Machine {
         self.out_since
     }
 
+    /// Whether there is something to tell.
+    pub fn has_told(&self) -> bool {
+        !self.told.is_empty()
+    }
+
     /// Takes the next thing to tell.
     pub fn tell(&mut self) -> Option<Told> {
         self.told.pop_front()

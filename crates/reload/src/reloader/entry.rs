@@ -222,14 +222,16 @@ impl Entry {
     pub(crate) fn drive(weak: &Weak<Self>) -> Option<Instant> {
         loop {
             let entry = weak.upgrade()?;
-            let todo = {
+            let (todo, has_told) = {
                 let (mut machine, now) = (lock(&entry.machine), Now::read());
                 if entry.woken.swap(false, Ordering::AcqRel) {
                     machine.woken(now);
                 }
-                machine.next(now)
+                (machine.next(now), machine.has_told())
             };
-            entry.carry_out();
+            if has_told {
+                entry.carry_out();
+            }
             match todo {
                 Todo::Wait(until) => return until,
                 Todo::Look => {

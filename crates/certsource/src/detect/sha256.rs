@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use sha2::Digest as _;
 use zeroize::{Zeroize as _, Zeroizing};
@@ -16,6 +17,10 @@ use crate::source::{Arrival, Detector, Look};
 /// Bytes after which a file counts as too large to compare: more than any limit on a file that is read for use.
 const CAP: u64 = 256 * 1024 * 1024;
 const CHUNK: usize = 16 * 1024;
+/// Content that changed while the engine read it, and was put back, looks like what the last look saw. So a change is
+/// read once more after this time, and the files are read this often in any case.
+const READ_AGAIN: Duration = Duration::from_secs(2);
+const READ_ANYWAY: Duration = Duration::from_secs(300);
 
 /// Compares the SHA-256 of each file's content at every look. For network and other file systems whose time stamps
 /// cannot be relied on, and for anyone who would rather read than trust them.
@@ -30,6 +35,9 @@ pub struct Sha256 {
     link: Option<DataLink>,
     buffer: Zeroizing<Vec<u8>>,
     has_looked: bool,
+    /// When to say "changed" although nothing differs.
+    read_again: Option<Instant>,
+    read_anyway: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,17 +75,34 @@ impl Sha256 {
     }
 }
 
+impl Sha256 {
+    /// What a look says whose digests are those of the look before.
+    fn same(&mut self, now: Now) -> Look {
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now.mono);
+        if is_due(self.read_again) || is_due(self.read_anyway) {
+            self.read_again = None;
+            self.read_anyway = now.mono.checked_add(READ_ANYWAY);
+            return Look::Changed(Arrival::Unknown);
+        }
+        self.read_again.map_or(Look::Same, Look::SameUntil)
+    }
+}
+
 impl Detector for Sha256 {
-    fn look(&mut self, fs: &dyn Fs, paths: &[PathBuf], _: Now) -> Result<Look, Error> {
+    fn look(&mut self, fs: &dyn Fs, paths: &[PathBuf], now: Now) -> Result<Look, Error> {
         // The link before the files: if it moves in between, the next look sees both again.
         let moved = self.link.as_mut().map_or(Moved::No, |link| link.moved(fs));
         let differs = self.take(fs, paths);
+        if differs {
+            self.read_again = now.mono.checked_add(READ_AGAIN);
+            self.read_anyway = now.mono.checked_add(READ_ANYWAY);
+        }
         if !std::mem::replace(&mut self.has_looked, true) {
             self.link = DataLink::find(fs, paths);
             return Ok(Look::Changed(Arrival::Unknown));
         }
         if !differs {
-            return Ok(Look::Same);
+            return Ok(self.same(now));
         }
         if moved == Moved::Swapped {
             return Ok(Look::Changed(Arrival::Swapped));

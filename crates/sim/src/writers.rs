@@ -289,6 +289,20 @@ pub fn in_place_full(kit: &Kit) -> Case {
         .meaning([&kit.bundles[1], cert, key])
 }
 
+/// Row 13, where the new certificate has the old key, which is written again all the same.
+pub fn in_place_same_key(kit: &Kit) -> Case {
+    let (old, new) = (&kit.pairs[1], &kit.pairs[2]);
+    Case::new("13 in place, same key", Spec::Full(CA.into(), CERT.into(), KEY.into()))
+        .with_file(CA, &kit.bundles[0])
+        .with_file(CERT, &old.0)
+        .with_file(KEY, &old.1)
+        .meaning([&kit.bundles[0], &old.0, &old.1])
+        .then(overwrite(1, CERT, slice::from_ref(&new.0)))
+        .then(overwrite(2, KEY, slice::from_ref(&new.1)))
+        .then(overwrite(3, CA, slice::from_ref(&kit.bundles[1])))
+        .meaning([&kit.bundles[1], &new.0, &new.1])
+}
+
 /// Row 14: the same bytes again, a touch, a chmod.
 pub fn same_again(kit: &Kit) -> Case {
     trust("14 the same again", kit)

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "only tests use this crate")]
 
 pub mod access_log;
+pub mod disk;
 pub mod load;
 pub mod naive;
 pub mod nginx;

@@ -2,12 +2,13 @@
 //!
 //! What is not here: which client sends them, and what must be true of them.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedRwLockWriteGuard, RwLock};
 use tokio::task::JoinSet;
 
 use crate::BOUND;
@@ -15,7 +16,9 @@ use crate::BOUND;
 /// One request to make.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// `/r/FLOOR/NUMBER`: FLOOR is what [`Load::raise_floor`] said last before the request began.
+    /// A number that no other request of this load has.
+    pub number: u64,
+    /// `/r/FLOOR/NUMBER`: FLOOR is what [`Load::start`] or [`Load::raise_floor`] said last before the request began.
     pub path: String,
     /// With a body it is a `POST`, else a `GET`.
     pub body: Option<Vec<u8>>,
@@ -45,28 +48,35 @@ struct Shared {
     ended: AtomicU64,
     progress: Notify,
     outcome: Mutex<Outcome>,
+    /// Held for reading over each request.
+    gate: Arc<RwLock<()>>,
+    /// The requests that have begun and not ended.
+    open: Mutex<BTreeSet<String>>,
 }
 
 impl Load {
-    /// Begins with this many tasks. Each sends one request after the other: some at once, some after a short pause, so
+    /// Begins with this many tasks, and with this floor. Each sends one request after the other: some at once, some after a short pause, so
     /// that connections are busy as well as idle; one of three has a body.
-    pub fn start<F, R>(tasks: usize, request: F) -> Self
+    pub fn start<F, R>(tasks: usize, floor: u64, request: F) -> Self
     where
         F: Fn(Call) -> R + Clone + Send + 'static,
         R: Future<Output = Result<(), String>> + Send + 'static,
     {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { floor: AtomicU64::new(floor), ..Shared::default() });
         let mut set = JoinSet::new();
         for task in 0..tasks {
             let (shared, request) = (Arc::clone(&shared), request.clone());
             set.spawn(async move {
                 while !shared.stop.load(Ordering::SeqCst) {
+                    let pass = shared.gate.read().await;
                     let floor = shared.floor.load(Ordering::SeqCst);
                     let number = shared.number.fetch_add(1, Ordering::SeqCst);
                     let path = format!("/r/{floor}/{number}");
                     let body = (number % 3 == 0).then(|| vec![b'b'; 3000]);
-                    let result = request(Call { path: path.clone(), body }).await;
+                    shared.open.lock().unwrap().insert(path.clone());
+                    let result = request(Call { number, path: path.clone(), body }).await;
                     shared.note(path, result);
+                    drop(pass);
                     if task % 2 == 1 {
                         tokio::time::sleep(Duration::from_millis(1 + number % 5)).await;
                     }
@@ -98,7 +108,27 @@ impl Load {
             }
         };
         let reached = tokio::time::timeout(BOUND, reached).await;
-        assert!(reached.is_ok(), "the load stands still: {:?}", self.shared.outcome.lock().unwrap().failed);
+        assert!(
+            reached.is_ok(),
+            "the load stands still: {:?}, {:?}",
+            self.open(),
+            self.shared.outcome.lock().unwrap().failed
+        );
+    }
+
+    /// Lets every task end its request and begin no other one until what this returns is dropped. Pools keep their
+    /// connections meanwhile.
+    ///
+    /// # Panics
+    /// When that takes longer than [`BOUND`].
+    pub async fn pause(&self) -> OwnedRwLockWriteGuard<()> {
+        let paused = tokio::time::timeout(BOUND, Arc::clone(&self.shared.gate).write_owned()).await;
+        paused.unwrap_or_else(|_| panic!("these requests do not end: {:?}", self.open()))
+    }
+
+    /// The requests that have begun and not ended.
+    pub fn open(&self) -> Vec<String> {
+        self.shared.open.lock().unwrap().iter().cloned().collect()
     }
 
     /// Lets every task end its request, and tells what became of all.
@@ -112,13 +142,15 @@ impl Load {
                 task.unwrap();
             }
         };
-        tokio::time::timeout(BOUND, all).await.expect("every request ends");
+        let ended = tokio::time::timeout(BOUND, all).await;
+        assert!(ended.is_ok(), "these requests do not end: {:?}", self.open());
         std::mem::take(&mut *self.shared.outcome.lock().unwrap())
     }
 }
 
 impl Shared {
     fn note(&self, path: String, result: Result<(), String>) {
+        self.open.lock().unwrap().remove(&path);
         let mut outcome = self.outcome.lock().unwrap();
         match result {
             Ok(()) => outcome.answered.push(path),

@@ -16,9 +16,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion,
-};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion};
 
 /// A client's TLS that follows files in the way that is written most often.
 #[derive(Debug)]
@@ -97,7 +95,8 @@ impl Naive {
             if certificate.is_newer()? {
                 let chain = certificates(&fs::read(&certificate.path)?);
                 let key = PrivateKeyDer::from_pem_slice(&fs::read(key)?).map_err(io::Error::other)?;
-                let key = self.inside.provider.key_provider.load_private_key(key).map_err(io::Error::other)?;
+                let key =
+                    self.inside.provider.key_provider.load_private_key(key).map_err(io::Error::other)?;
                 *self.inside.key.write().unwrap() = Some(Arc::new(CertifiedKey::new(chain, key)));
                 self.reloads += 1;
             }
@@ -150,7 +149,13 @@ impl ServerCertVerifier for Inside {
         let roots = Arc::clone(&self.roots.read().unwrap());
         let certificate = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
-        rustls::client::verify_server_cert_signed_by_trust_anchor(&certificate, &roots, intermediates, now, algorithms)?;
+        rustls::client::verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            &roots,
+            intermediates,
+            now,
+            algorithms,
+        )?;
         rustls::client::verify_server_name(&certificate, server_name)?;
         Ok(ServerCertVerified::assertion())
     }

@@ -16,7 +16,8 @@ use crate::openssl::Minted;
 use crate::{tool, until};
 
 /// Runs nginx until standard input ends. It ends when the test lets go of it, and also when the test is killed.
-const GUARD: &str = r#""$@" </dev/null & server=$!; cat >/dev/null; kill -TERM "$server" 2>/dev/null; wait "$server""#;
+const GUARD: &str =
+    r#""$@" </dev/null & server=$!; cat >/dev/null; kill -TERM "$server" 2>/dev/null; wait "$server""#;
 
 /// How many workers there are. More than one, so that a session is resumed at another worker than made it.
 const WORKERS: usize = 2;
@@ -77,7 +78,7 @@ impl Nginx {
         let lifeline = guard.stdin.take();
         let nginx = Self { program, dir, address, guard, lifeline, reloads: 0 };
         let started = || nginx.count("start worker process ") >= WORKERS;
-        until(&format!("nginx to start"), || {
+        until("nginx to start", || {
             assert!(!nginx.log().contains("[emerg]"), "nginx does not start:\n{}", nginx.log());
             started().then_some(())
         });
@@ -100,7 +101,7 @@ impl Nginx {
     }
 
     /// Gives it other material and lets it reload by `nginx -s reload`. Returns when every old worker has ended: each
-    /// finishes the requests that it has, closes its connections and takes no new ones.
+    /// has a second for the requests that it has, and then closes its connections. Clients have noticed that.
     pub fn reload(&mut self, server: &Minted, client_ca: &str) {
         write_material(&self.dir, server, client_ca);
         self.reloads += 1;
@@ -114,6 +115,22 @@ impl Nginx {
             (self.count(" exited with code 0") >= old).then_some(())
         });
         assert!(self.count("start worker process ") >= old + WORKERS);
+        self.wait_for_clients_to_notice();
+    }
+
+    /// Waits until no client on this machine has a connection that nginx has closed and the client has not.
+    fn wait_for_clients_to_notice(&self) {
+        const CLOSE_WAIT: &str = "08";
+        let nginx = format!(":{:04X}", self.address.port());
+        until("the clients to close what nginx closed", || {
+            // proc_pid_net(5): number, local address, remote address, state, and more.
+            let table = fs::read_to_string("/proc/net/tcp").unwrap();
+            let mut rows = table.lines().map(|row| row.split_whitespace().skip(2));
+            let is_half_closed = rows.any(|mut row| {
+                row.next().is_some_and(|remote| remote.ends_with(&nginx)) && row.next() == Some(CLOSE_WAIT)
+            });
+            (!is_half_closed).then_some(())
+        });
     }
 
     /// The requests that it logged, once there are `expected` of them whose path begins with `prefix`.
@@ -154,7 +171,10 @@ impl Drop for Nginx {
         if std::thread::panicking() {
             let log = self.log();
             let from = log.char_indices().rev().nth(4000).map_or(0, |(at, _)| at);
-            let _ = io::Write::write_all(&mut io::stderr(), format!("nginx said: …{}\n", &log[from..]).as_bytes());
+            let _ = io::Write::write_all(
+                &mut io::stderr(),
+                format!("nginx said: …{}\n", &log[from..]).as_bytes(),
+            );
         } else {
             stopped.unwrap();
         }
@@ -163,7 +183,15 @@ impl Drop for Nginx {
 
 fn command(program: &Path, dir: &Path) -> Vec<PathBuf> {
     // `-e`: else the log file that was compiled in is opened before the configuration is read.
-    vec![program.into(), "-p".into(), dir.into(), "-e".into(), dir.join("error.log"), "-c".into(), dir.join("nginx.conf")]
+    vec![
+        program.into(),
+        "-p".into(),
+        dir.into(),
+        "-e".into(),
+        dir.join("error.log"),
+        "-c".into(),
+        dir.join("nginx.conf"),
+    ]
 }
 
 fn write_material(dir: &TestDir, server: &Minted, client_ca: &str) {
@@ -185,6 +213,8 @@ fn configuration(options: &Options, dir: &Path, address: SocketAddr) -> String {
     format!(
         r"
 daemon off; master_process on; worker_processes {WORKERS}; {user}
+# A connection without a request so far is not idle to nginx: an old worker waits a minute for that.
+worker_shutdown_timeout 1s;
 pid {dir}/nginx.pid; error_log {dir}/error.log notice;
 events {{ worker_connections 512; }}
 http {{

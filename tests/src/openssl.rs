@@ -32,8 +32,20 @@ impl OpensslCa {
         let ca = Self { openssl, dir: TestDir::new().unwrap() };
         ca.generate_key("ca");
         ca.run(&[
-            "req", "-x509", "-new", "-key", "ca.key", "-out", "ca.pem", "-days", "2", "-sha256", "-subj", &format!("/CN={name}"),
-            "-addext", "keyUsage=critical,keyCertSign,cRLSign",
+            "req",
+            "-x509",
+            "-new",
+            "-key",
+            "ca.key",
+            "-out",
+            "ca.pem",
+            "-days",
+            "2",
+            "-sha256",
+            "-subj",
+            &format!("/CN={name}"),
+            "-addext",
+            "keyUsage=critical,keyCertSign,cRLSign",
         ]);
         ca
     }
@@ -67,12 +79,36 @@ impl OpensslCa {
              extendedKeyUsage={usage}\nsubjectAltName={names}\nauthorityKeyIdentifier=keyid\n"
         );
         self.dir.write(file("ext"), extensions).unwrap();
-        self.run(&["req", "-new", "-key", &file("key"), "-out", &file("csr"), "-subj", &format!("/CN={name}")]);
         self.run(&[
-            "x509", "-req", "-in", &file("csr"), "-CA", "ca.pem", "-CAkey", "ca.key", "-set_serial", &serial.to_string(),
-            "-days", "1", "-sha256", "-extfile", &file("ext"), "-out", &file("pem"),
+            "req",
+            "-new",
+            "-key",
+            &file("key"),
+            "-out",
+            &file("csr"),
+            "-subj",
+            &format!("/CN={name}"),
         ]);
-        Minted { certificate: self.read(&file("pem")), key: self.read(&file("key")), serial: stem }
+        self.run(&[
+            "x509",
+            "-req",
+            "-in",
+            &file("csr"),
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-set_serial",
+            &serial.to_string(),
+            "-days",
+            "1",
+            "-sha256",
+            "-extfile",
+            &file("ext"),
+            "-out",
+            &file("pem"),
+        ]);
+        Minted { certificate: self.read(file("pem")), key: self.read(file("key")), serial: stem }
     }
 
     fn generate_key(&self, stem: &str) {
@@ -86,7 +122,8 @@ impl OpensslCa {
 
     #[track_caller]
     fn run(&self, arguments: &[&str]) {
-        let output = Command::new(&self.openssl).args(arguments).current_dir(self.dir.path()).output().unwrap();
+        let output =
+            Command::new(&self.openssl).args(arguments).current_dir(self.dir.path()).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "openssl {}: {said}", arguments.join(" "));
     }

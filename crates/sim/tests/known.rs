@@ -11,25 +11,6 @@ use certsource_sim::engine::{Engine, Strategy};
 use certsource_sim::explore::{Bounds, explore};
 use certsource_sim::writers;
 
-/// The detector compares with what it saw at its look, not with what was read after it. Content that changes between
-/// the two and comes back is adopted, and then never looks changed: invariant 5 is broken for ever.
-#[test]
-fn sha256_serves_for_ever_what_stood_only_while_it_was_read() {
-    let mut bounds = Bounds::within(Duration::from_secs(1));
-    (bounds.preemptions, bounds.start, bounds.phases) = (1, Duration::ZERO, Vec::new());
-    let case = writers::update_and_revert(common::kit());
-    // Not six looks later either.
-    bounds.grace = Duration::from_secs(60);
-    let report = explore(&Engine::new(Strategy::Sha256), &case, &Traits::default(), &bounds);
-    let (broken, history) = report.broken.first().unwrap();
-    println!("sha256: {broken}\n{history}");
-    assert_eq!(broken.kind(), "late");
-    // Of as many states none breaks a rule where time stamps tell such a change apart.
-    bounds.states = report.states;
-    let report = explore(&Engine::new(Strategy::Mtime), &case, &Traits::default(), &bounds);
-    assert!(report.broken.is_empty(), "{:?}", report.broken);
-}
-
 /// Two equal reads, a settle time apart, are taken as content that stood still, although a look in between said that
 /// it changed: here the key's file was cut and written again with the same bytes. The bundle comes last, and is old.
 /// No pause of this writer is as long as the settle time.

@@ -259,8 +259,10 @@ impl Demo {
     async fn step(&self, step: Step, old: &Arc<Era>, new: &Arc<Era>) -> anyhow::Result<Duration> {
         self.scene.step(step);
         let (server, client) = tokio::try_join!(
-            self.server_side.take(step, old, new, self.configs.reloader()),
-            self.client_side.take(step, old, new, self.client.reloader()),
+            self.server_side.take(step, old, new, self.configs.reloader(), || {
+                Arc::clone(self.configs.load().generation())
+            }),
+            self.client_side.take(step, old, new, self.client.reloader(), || self.client.generation()),
         )?;
         let adopted = server.max(client);
         self.scene.adopted(adopted);

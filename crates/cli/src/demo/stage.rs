@@ -77,13 +77,15 @@ impl Side {
         &self.dir
     }
 
-    /// Puts a step on disk, in one swap, and waits until `reloader` has published it. Returns how long that took.
+    /// Puts a step on disk, in one swap, and waits until it is `served`: that is the generation of what is derived from
+    /// `reloader`. Returns how long that took.
     pub(super) async fn take(
         &self,
         step: Step,
         old: &Arc<Era>,
         new: &Arc<Era>,
         reloader: &Reloader,
+        served: impl Fn() -> Arc<Generation>,
     ) -> anyhow::Result<Duration> {
         let (trusted, issuer) = match step {
             Step::TrustBoth => (vec![old.clone(), new.clone()], old.clone()),
@@ -110,7 +112,7 @@ impl Side {
                 && material.identity().is_some_and(|identity| *identity.leaf().der() == leaf.leaf_der())
         };
         let until = began + BOUND;
-        while !is_adopted(&reloader.current()) {
+        while !is_adopted(&served()) {
             if !matches!(timeout_at(until, generations.changed()).await, Ok(Some(_))) {
                 let status = reloader.status();
                 bail!(

@@ -21,7 +21,8 @@ pub use state::Machine;
 /// * `interval`: 10 s
 /// * `jitter`: 0.1 of the interval, to both sides
 /// * `safety`: 60 s between looks when a wake-up is armed
-/// * `settle`: 1 s between two equal reads
+/// * `settle`: 1 s between two equal reads, counted anew when a look in between says that something moved, for five
+///   times as long at the most
 /// * `settle_closed`: 100 ms, when the writer closed the source's only file
 /// * `settle_loss`: 5 s, when certificates only went away, and not by an atomic swap
 /// * `pair_grace`: 30 s for a certificate and a key that do not match

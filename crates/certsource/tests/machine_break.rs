@@ -469,3 +469,54 @@ fn a_clock_that_is_set_right_lets_the_refused_candidate_in() {
     world.pass(15 * SEC);
     assert_eq!(world.told(), ["recovered", "generation 2"], "within the interval, not ten hours later");
 }
+
+// What stands still, and what only looks like it.
+
+#[test]
+fn content_that_a_look_saw_move_starts_to_stand_still_anew() {
+    // The key's file was cut and written again with the same bytes between the two reads: the writer is still at work.
+    let (one, two) = (Ca::new("one"), Ca::new("two"));
+    let mut world = World::new(trust(&[&one]));
+    world.told();
+    world.push(Arrival::Unknown, trust(&[&two]));
+    world.pass(900 * MS);
+    world.script.0.lock().unwrap().looks.push(Look::Changed(Arrival::Unknown));
+    world.pass(200 * MS);
+    assert_eq!(world.told(), none(), "a second after the first read, and not after the last change");
+    world.pass(SEC);
+    assert_eq!(world.told(), ["generation 2"]);
+}
+
+#[test]
+fn equal_content_is_published_in_the_end_although_every_look_says_changed() {
+    // An agent that writes the same bytes all the time, or a source that cannot look cheaply.
+    let (one, two) = (Ca::new("one"), Ca::new("two"));
+    let mut world = World::unstarted(trust(&[&one]), Policy::every(10 * SEC), |_| Verdict::Accept);
+    world.script.0.lock().unwrap().always = Box::new(|_| Look::Changed(Arrival::Unknown));
+    world.pass(6 * SEC);
+    assert_eq!(world.told(), ["generation 1"]);
+    world.script.0.lock().unwrap().make = Box::new(trust(&[&two]));
+    world.pass(17 * SEC);
+    assert_eq!(world.told(), ["generation 2"]);
+}
+
+#[test]
+fn a_detector_that_has_the_content_read_once_more_delays_a_withdrawal_by_little() {
+    // As Mtime does, 2 s after a change.
+    let (one, two) = (Ca::new("one"), Ca::new("two"));
+    let mut world = World::new(trust(&[&one, &two]));
+    world.told();
+    world.push(Arrival::Unknown, trust(&[&one]));
+    let again = world.now.after(2 * SEC).mono;
+    let said = std::sync::atomic::AtomicBool::new(false);
+    world.script.0.lock().unwrap().always = Box::new(move |now| {
+        if now.mono >= again && !said.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            return Look::Changed(Arrival::Unknown);
+        }
+        Look::Same
+    });
+    world.pass(4900 * MS);
+    assert_eq!(world.told(), none());
+    world.pass(2200 * MS);
+    assert_eq!(world.told(), ["generation 2"]);
+}

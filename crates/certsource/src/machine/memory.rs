@@ -42,8 +42,18 @@ pub(super) struct Settling {
     pub(super) content: Option<ContentId>,
     /// The end of the first read of this content.
     pub(super) since: Instant,
+    /// The end of the last read of it before which a look said that something moved: equal bytes can have been written
+    /// again by a writer that is not done.
+    pub(super) still: Instant,
     /// When the source began to move.
     pub(super) began: Instant,
+}
+
+impl Settling {
+    /// When it has stood still for this long. Equal bytes that are written again and again count in the end.
+    pub(super) fn stands_at(&self, need: Duration) -> Instant {
+        (self.still + need).min(self.since + need * 5)
+    }
 }
 
 /// Reads that fail.

@@ -41,6 +41,8 @@ pub struct Machine {
     arrival: Option<Arrival>,
     settling: Option<Settling>,
     unconfirmed: Option<Unconfirmed>,
+    /// A look said so, and no read has followed yet.
+    moved: bool,
     current: Option<Current>,
     trouble: Option<Trouble>,
     refusal: Option<Refusal>,
@@ -72,6 +74,7 @@ impl Machine {
             arrival: None,
             settling: None,
             unconfirmed: None,
+            moved: false,
             current: None,
             trouble: None,
             refusal: None,
@@ -148,6 +151,7 @@ impl Machine {
         let look = look.unwrap_or(Look::Changed(Arrival::Unknown));
         if let Look::Changed(arrival) = look {
             self.arrival = Some(merge(self.arrival, arrival));
+            self.moved = true;
             self.must_read = true;
         }
         let held = self.trouble.as_ref().and_then(|trouble| trouble.withdrawal.as_ref()).map(|held| held.due);
@@ -321,15 +325,24 @@ impl Machine {
         }
         let need = self.settle_time(&material);
         let moved_since = self.settling.as_ref().map_or(began.mono, |settling| settling.began);
-        match &self.settling {
+        match &mut self.settling {
             Some(settling) if settling.content == Some(content) => {
-                if began.mono.saturating_duration_since(settling.since) >= need {
+                if std::mem::take(&mut self.moved) {
+                    settling.still = now.mono;
+                }
+                if began.mono >= settling.stands_at(need) {
                     self.step = Step::JudgeNext(material, None);
                     return;
                 }
             }
             _ => {
-                self.settling = Some(Settling { content: Some(content), since: now.mono, began: moved_since })
+                self.moved = false;
+                self.settling = Some(Settling {
+                    content: Some(content),
+                    since: now.mono,
+                    still: now.mono,
+                    began: moved_since,
+                });
             }
         }
         if now.mono.saturating_duration_since(moved_since) >= self.policy.unstable_after.max(need * 4) {
@@ -343,8 +356,10 @@ impl Machine {
             );
         }
         self.must_read = true;
-        let since = self.settling.as_ref().map_or(now.mono, |settling| settling.since);
-        self.step = Step::Rest(since + need);
+        let stands = self.settling.as_ref().map_or(now.mono, |settling| settling.stands_at(need));
+        // Looks in between: what moves is seen early, so that it can begin to stand still early.
+        let until = stands.min(now.mono + self.policy.settle);
+        self.step = Step::Rest(until.max(now.mono + SHORTEST));
     }
 
     fn is_adopted_at_once(&self, material: &Material) -> bool {
@@ -388,6 +403,7 @@ impl Machine {
     fn follow_nothing(&mut self) {
         self.settling = None;
         self.unconfirmed = None;
+        self.moved = false;
         self.arrival = None;
         // A demand that came after the read began still wants one.
         self.must_read = self.demands > self.covering;

@@ -363,8 +363,8 @@ impl History<'_> {
         let need = if single { self.policy.settle_closed } else { self.policy.settle };
         let since = self.last_publication;
         let those = || sim.visible.iter().filter(|visible| visible.tag == Some(tag) && visible.to >= since);
-        // From the first to the last time it could be seen: that it stood in between is known not to be held, see
-        // tests/known.rs.
+        // From the first to the last time it could be seen: equal content that is written again and again is taken as
+        // standing still in the end (five settle times).
         let from = those().map(|visible| visible.from).min().unwrap_or(now);
         let to = those().map(|visible| visible.to).max().unwrap_or(from).min(now);
         let is_allowed = those().any(|visible| visible.is_meant || is_first && sim.clock_was_set)

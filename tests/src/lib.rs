@@ -6,10 +6,13 @@
 
 pub mod access_log;
 pub mod disk;
+pub mod follower;
 pub mod load;
 pub mod naive;
+#[cfg(target_os = "linux")]
 pub mod nginx;
 pub mod openssl;
+pub mod peer;
 pub mod tool;
 
 use std::error::Error;

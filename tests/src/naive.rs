@@ -79,29 +79,44 @@ impl Naive {
         Ok(naive)
     }
 
-    /// What its timer does: returns whether anything was read again.
+    /// What its timer does for the trust: returns whether it was read again.
     ///
     /// # Errors
-    /// What the system or rustls says. What was swapped before stays.
+    /// What the system says.
+    pub fn poll_trust(&mut self) -> io::Result<bool> {
+        if !self.trust.is_newer()? {
+            return Ok(false);
+        }
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(certificates(&fs::read(&self.trust.path)?));
+        *self.inside.roots.write().unwrap() = Arc::new(roots);
+        self.reloads += 1;
+        Ok(true)
+    }
+
+    /// What its other timer does for the identity: returns whether it was read again.
+    ///
+    /// # Errors
+    /// What the system or rustls says. What is in use stays.
+    pub fn poll_identity(&mut self) -> io::Result<bool> {
+        let Some((certificate, key)) = &mut self.identity else { return Ok(false) };
+        if !certificate.is_newer()? {
+            return Ok(false);
+        }
+        let chain = certificates(&fs::read(&certificate.path)?);
+        let key = PrivateKeyDer::from_pem_slice(&fs::read(key)?).map_err(io::Error::other)?;
+        let key = self.inside.provider.key_provider.load_private_key(key).map_err(io::Error::other)?;
+        *self.inside.key.write().unwrap() = Some(Arc::new(CertifiedKey::new(chain, key)));
+        self.reloads += 1;
+        Ok(true)
+    }
+
+    /// Both timers at once.
+    ///
+    /// # Errors
+    /// As each of them.
     pub fn poll(&mut self) -> io::Result<bool> {
-        let before = self.reloads;
-        if self.trust.is_newer()? {
-            let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(certificates(&fs::read(&self.trust.path)?));
-            *self.inside.roots.write().unwrap() = Arc::new(roots);
-            self.reloads += 1;
-        }
-        if let Some((certificate, key)) = &mut self.identity {
-            if certificate.is_newer()? {
-                let chain = certificates(&fs::read(&certificate.path)?);
-                let key = PrivateKeyDer::from_pem_slice(&fs::read(key)?).map_err(io::Error::other)?;
-                let key =
-                    self.inside.provider.key_provider.load_private_key(key).map_err(io::Error::other)?;
-                *self.inside.key.write().unwrap() = Some(Arc::new(CertifiedKey::new(chain, key)));
-                self.reloads += 1;
-            }
-        }
-        Ok(self.reloads > before)
+        Ok(self.poll_trust()? | self.poll_identity()?)
     }
 
     /// How often something was read again.
@@ -112,6 +127,13 @@ impl Naive {
     /// The one config. What is inside of it changes.
     pub fn config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.config)
+    }
+
+    /// The certificates that are in use, as files hold them.
+    pub fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        let trust = fs::read(&self.trust.path).unwrap_or_default();
+        let key = self.inside.key.read().unwrap().clone();
+        certificates(&trust).into_iter().chain(key.map(|key| key.cert.clone()).unwrap_or_default()).collect()
     }
 
     /// Where the trust comes from.

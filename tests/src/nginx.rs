@@ -142,6 +142,23 @@ impl Nginx {
         })
     }
 
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The numbers of all of its processes, the guard's too.
+    pub fn processes(&self) -> Vec<u32> {
+        let mut all = vec![self.guard.id()];
+        let mut at = 0;
+        while let Some(parent) = all.get(at) {
+            let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+            all.extend(children.split_whitespace().map(|child| child.parse::<u32>().unwrap()));
+            at += 1;
+        }
+        all
+    }
+
     /// What nginx says about itself.
     pub fn log(&self) -> String {
         let read = |name| fs::read_to_string(self.dir.join(name)).unwrap_or_default();

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -284,6 +285,29 @@ async fn a_swap_inside_one_config_goes_on_showing_the_old_identity() {
             "{case:?}: by resumed sessions, not by pooled ones"
         );
     }
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    if !tool::are_here(&["nginx", "openssl"]) {
+        return;
+    }
+    let ca = OpensslCa::new("CA");
+    let options = Options { http2: true, protocol: "TLSv1.3", requests_per_connection: 1 };
+    let nginx = Nginx::start(options, &ca.server(0xA), &ca.certificate());
+    let (dir, address, processes) = (nginx.path().to_owned(), nginx.address(), nginx.processes());
+    assert!(processes.len() >= 5, "the guard, its `cat`, the master and two workers: {processes:?}");
+    assert!(dir.exists() && TcpStream::connect(address).is_ok());
+    drop(nginx);
+    let left: Vec<_> = processes.iter().filter(|process| is_running(**process)).collect();
+    assert_eq!((left, dir.exists(), TcpStream::connect(address).is_ok()), (Vec::new(), false, false));
+}
+
+/// Whether a process of this number is there and has not ended. Whoever inherited it may not have buried it yet.
+fn is_running(process: u32) -> bool {
+    // proc_pid_stat(5): the state follows the name, which is in parentheses.
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 impl Case {

@@ -12,7 +12,7 @@ use crate::args::Format;
 use crate::duration;
 use crate::error;
 use crate::inspect::Problem;
-use crate::output::{self, Output};
+use crate::output::{self, Closed, Output};
 use crate::scan::{self, File, What, place};
 
 const EXAMPLES: &str = "\
@@ -150,7 +150,28 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     // The first to end comes first.
     checked.sort_by_key(|checked| checked.until);
-    if args.nagios { nagios(&checked, &problems, now) } else { tell(args.format, &checked, &problems, now) }
+    let (code, told) = if args.nagios {
+        nagios(&checked, &problems, now)
+    } else {
+        (code(&checked, &problems), tell(args.format, &checked, &problems, now))
+    };
+    match told {
+        // The exit code is the answer, also when nobody reads the words.
+        Err(error) if !error.is::<Closed>() => Err(error),
+        _ => Ok(ExitCode::from(code)),
+    }
+}
+
+fn worst(checked: &[Checked]) -> State {
+    checked.iter().map(|checked| checked.state).max().unwrap_or(State::Fine)
+}
+
+fn code(checked: &[Checked], problems: &[Error]) -> u8 {
+    match (problems, worst(checked)) {
+        ([_, ..], _) => 2,
+        ([], State::Fine) => 0,
+        ([], _) => 1,
+    }
 }
 
 fn counts(item: &scan::Item) -> bool {
@@ -210,14 +231,12 @@ fn count(checked: &[Checked], state: State) -> usize {
     checked.iter().filter(|checked| checked.state == state).count()
 }
 
-fn tell(
-    format: Format,
-    checked: &[Checked],
-    problems: &[Error],
-    now: SystemTime,
-) -> anyhow::Result<ExitCode> {
+fn tell(format: Format, checked: &[Checked], problems: &[Error], now: SystemTime) -> anyhow::Result<()> {
+    for problem in problems {
+        output::stderr(&format!("error: {}", error::chain(problem)));
+    }
     let output = Output::buffered(format);
-    let worst = checked.iter().map(|checked| checked.state).max().unwrap_or(State::Fine);
+    let worst = worst(checked);
     for checked in checked {
         if output.is_json() {
             output.json(now, "certificate", &checked.record)?;
@@ -237,15 +256,7 @@ fn tell(
     } else if let (State::Fine, [], Some(first)) = (worst, problems, checked.first()) {
         output.text(&format!("fine: {}; first to end: {}", number(checked.len()), first.line(now)))?;
     }
-    output.finish()?;
-    for problem in problems {
-        output::stderr(&format!("error: {}", error::chain(problem)));
-    }
-    Ok(match (problems, worst) {
-        ([_, ..], _) => ExitCode::from(2),
-        ([], State::Fine) => ExitCode::SUCCESS,
-        ([], _) => ExitCode::from(1),
-    })
+    output.finish()
 }
 
 fn number(certificates: usize) -> String {
@@ -257,10 +268,8 @@ fn number(certificates: usize) -> String {
 
 /// One line, with the codes and the performance data of the Monitoring Plugins guidelines. Something expired is
 /// told before something that cannot be read: it is certain, and it is worse.
-fn nagios(checked: &[Checked], problems: &[Error], now: SystemTime) -> anyhow::Result<ExitCode> {
-    let output = Output::new(Format::Text);
-    let worst = checked.iter().map(|checked| checked.state).max().unwrap_or(State::Fine);
-    let (code, word) = match (worst, problems) {
+fn nagios(checked: &[Checked], problems: &[Error], now: SystemTime) -> (u8, anyhow::Result<()>) {
+    let (code, word) = match (worst(checked), problems) {
         (State::Expired, _) => (2, "CRITICAL"),
         (_, [_, ..]) => (3, "UNKNOWN"),
         (State::Expiring, []) => (1, "WARNING"),
@@ -278,8 +287,7 @@ fn nagios(checked: &[Checked], problems: &[Error], now: SystemTime) -> anyhow::R
     if let Some(first) = checked.first() {
         let _ = write!(line, " first_expiry={}s", first.record.expires_in_seconds);
     }
-    output.text(&line)?;
-    Ok(ExitCode::from(code))
+    (code, Output::new(Format::Text).text(&line))
 }
 
 #[cfg(test)]

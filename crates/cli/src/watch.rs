@@ -6,6 +6,7 @@ pub(crate) mod event;
 mod exec;
 
 use std::ffi::OsString;
+#[cfg(unix)]
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -20,7 +21,9 @@ use self::exec::{Exec, Facts};
 use crate::args::{Format, Material};
 use crate::duration;
 use crate::output::Output;
-use crate::signals::{self, Ending};
+#[cfg(unix)]
+use crate::signals;
+use crate::signals::Ending;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -142,3 +142,23 @@ fn a_wrong_threshold_is_one_line() {
         assert!(checked.error_line().contains("--expires-in"), "{}", checked.stderr);
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn the_exit_code_is_right_also_when_nobody_reads() {
+    use std::process::{Command, Stdio};
+    let dir = TestDir::new().unwrap();
+    let path = leaf(&dir);
+    for (soon, code) in [("19d", 0), ("21d", 1)] {
+        // The end that reads is closed before the program starts.
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        drop(reader);
+        let status = Command::new(env!("CARGO_BIN_EXE_certsource"))
+            .args(["check", "--expires-in", soon])
+            .arg(&path)
+            .stdout(Stdio::from(writer))
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(code), "{soon}");
+    }
+}

@@ -60,7 +60,9 @@ async fn main() -> anyhow::Result<ExitCode> {
         refused += usize::from(result.is_err());
         println!("  certsource  {}", show(&result));
     }
-    println!("\nThe withdrawn CA was accepted by hand {accepted} of 3 times, and refused by certsource {refused} of 3 times.");
+    println!(
+        "\nThe withdrawn CA was accepted by hand {accepted} of 3 times, and refused by certsource {refused} of 3 times."
+    );
     Ok(if (accepted, refused) == (3, 3) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -149,7 +151,9 @@ impl ServerCertVerifier for Swapping {
 /// The result in a few words: the innermost error says what TLS said.
 fn show(result: &anyhow::Result<HandshakeKind>) -> String {
     match result {
-        Ok(HandshakeKind::Resumed) => "accepted (a resumed session: nobody verified the certificate)".to_owned(),
+        Ok(HandshakeKind::Resumed) => {
+            "accepted (a resumed session: nobody verified the certificate)".to_owned()
+        }
         Ok(_) => "accepted".to_owned(),
         Err(error) => format!("refused: {}", error.root_cause()),
     }

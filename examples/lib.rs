@@ -34,7 +34,9 @@ pub async fn serve(identity: &Issued) -> anyhow::Result<SocketAddr> {
                         read => request.extend_from_slice(&part[..read]),
                     }
                 }
-                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nok\n").await?;
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nok\n")
+                    .await?;
                 stream.shutdown().await
             });
         }

@@ -8,11 +8,13 @@ use certsource_reload::Reason;
 use certsource_reload::certsource::parts::Parts;
 use certsource_reload::certsource::{KeyFormat, Material, Origin, PrivateKey};
 use certsource_rustls::rustls::client::WebPkiServerVerifier;
-use certsource_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use certsource_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
 use certsource_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use certsource_rustls::rustls::{
-    self, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, RootCertStore,
-    ServerConfig, ServerConnection, SignatureScheme, SupportedProtocolVersion,
+    self, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind,
+    RootCertStore, ServerConfig, ServerConnection, SignatureScheme, SupportedProtocolVersion,
 };
 use certsource_rustls::{ClientAuth, ClientTls, ServerTls, TlsGate, default_provider};
 use certsource_testkit::{Ca, Issued, KeyKind};
@@ -136,8 +138,10 @@ fn a_new_server_config_forgets_sessions_of_a_withdrawn_client_ca() {
 #[test]
 fn resumption_can_be_switched_off() {
     let ca = Ca::new("ca");
-    let server = Arc::new(ServerTls::new().unwrap().config(&material(&[&ca], Some(&ca.issue("localhost")))).unwrap());
-    let client = Arc::new(ClientTls::new().unwrap().resumption(false).config(&material(&[&ca], None)).unwrap());
+    let server =
+        Arc::new(ServerTls::new().unwrap().config(&material(&[&ca], Some(&ca.issue("localhost")))).unwrap());
+    let client =
+        Arc::new(ClientTls::new().unwrap().resumption(false).config(&material(&[&ca], None)).unwrap());
     for _ in 0..3 {
         assert_eq!(connect(&client, &server).unwrap(), HandshakeKind::Full);
     }
@@ -195,10 +199,12 @@ fn what_is_missing_is_said() {
     assert_eq!(error.reason(), Reason::Empty);
     let origin = Origin::named("test");
     let leaf = ca.issue("a");
-    let only_identity = Parts::new().with_identity(&origin, leaf.chain_der(), key(&leaf)).assemble().whole.unwrap();
+    let only_identity =
+        Parts::new().with_identity(&origin, leaf.chain_der(), key(&leaf)).assemble().whole.unwrap();
     let error = ClientTls::new().unwrap().config(&only_identity).unwrap_err();
     assert_eq!(error.reason(), Reason::Empty, "never the system's roots");
-    let required = ServerTls::new().unwrap().client_auth(ClientAuth::Required).config(&only_identity).unwrap_err();
+    let required =
+        ServerTls::new().unwrap().client_auth(ClientAuth::Required).config(&only_identity).unwrap_err();
     assert_eq!(required.reason(), Reason::Empty);
 }
 

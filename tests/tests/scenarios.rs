@@ -2,6 +2,7 @@
 //! next connection then does, on certsource with both polling detectors, and on the forty lines that people write by
 //! hand: those must fail it, for the reason that stands beside it. The numbers are those of docs/SCENARIOS.md.
 //! Real files, the system calls of real writers, handshakes in memory, simulated time: nothing here waits.
+#![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::fs;

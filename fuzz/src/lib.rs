@@ -36,3 +36,48 @@ pub fn show(material: &Material) {
         assert_harmless(&warning.to_string().replace(['"', '\'', '`'], ""));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use certsource::Reason;
+
+    #[test]
+    fn plain_and_escaped_text_is_harmless() {
+        assert_harmless("CN=a\\1b\\,b uri:\\u{1b}[2J (no subject) sha256 00ff");
+        assert_one_line(&Error::new(Reason::Empty, "no section \"x\"; try `this`").at("/etc/tls/\u{1b}<b>"));
+    }
+
+    #[test]
+    #[should_panic = "hostile text is shown"]
+    fn a_control_character_is_not() {
+        assert_harmless("CN=a\u{1b}[2J");
+    }
+
+    #[test]
+    #[should_panic = "hostile text is shown"]
+    fn markup_in_a_message_is_not() {
+        assert_one_line(&Error::new(Reason::Empty, "no <b> in it"));
+    }
+
+    #[test]
+    #[should_panic = "301 bytes"]
+    fn a_long_message_is_not_one_line() {
+        assert_one_line(&Error::new(Reason::Empty, "x".repeat(301)));
+    }
+
+    #[test]
+    fn a_layout_is_read_as_it_was_written() {
+        use layout::{FILES, Layout, PAIR, TRUST};
+        let contents = [Some(&b"a"[..]), Some(b""), Some(b"c\n==="), Some(b"\n"), Some(b"e")];
+        let written = Layout { choices: TRUST | PAIR, contents }.write();
+        let read = Layout::read(&written).unwrap();
+        assert_eq!(read.contents, contents);
+        assert!(read.has(TRUST) && read.has(TRUST | PAIR) && !read.has(layout::CRL));
+        // A part that is cut off is not there.
+        let cut = Layout::read(&written[..3]).unwrap();
+        assert_eq!(cut.contents.iter().flatten().count(), 1);
+        assert_eq!(FILES.len(), contents.len());
+        assert!(Layout::read(b"").is_none());
+    }
+}

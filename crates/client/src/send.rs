@@ -21,8 +21,9 @@ use crate::payload::Payload;
 use crate::redirect::{self, Attempt};
 use crate::refusal::{self, Refusal};
 
-/// As often a request is sent again that an HTTP/2 server refused unread; reqwest's own number.
-const REFUSALS: u32 = 2;
+/// As often a request is sent again that an HTTP/2 server refused unread. reqwest does so twice; a server that rotates
+/// closes connections at each step of it, and one waiting request can meet several.
+const REFUSALS: u32 = 16;
 
 pub(crate) async fn send(client: Arc<Inner>, request: Request) -> Result<Response, reqwest::Error> {
     if request.version() == Version::HTTP_3 {

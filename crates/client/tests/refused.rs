@@ -64,14 +64,15 @@ async fn start(leaf: &Issued, first: First, count: usize) -> (SocketAddr, Arc<At
 }
 
 #[tokio::test]
-async fn a_refused_request_is_sent_again_twice_and_no_more() {
+async fn a_refused_request_is_sent_again_within_a_bound() {
     let ca = Ca::new("ca");
     let leaf = ca.issue("localhost");
     let dir = KubeletDir::new(&leaf).unwrap();
     for (first, refused, works, sent) in [
         (First::Reset, 1, true, 2),
         (First::Reset, 2, true, 3),
-        (First::Reset, 3, false, 3),
+        (First::Reset, 16, true, 17),
+        (First::Reset, 17, false, 17),
         (First::GoAway, 1, true, 2),
     ] {
         let (address, requests) = start(&leaf, first, refused).await;

@@ -45,6 +45,9 @@ impl<T> Deref for Version<T> {
 /// It is built before its generation is published. When that fails, the last good generation stays, also when the new
 /// one is a pure withdrawal: a generation is published with all of its derived values or not at all. That is told as
 /// `rejected`, and tried again by itself, soon and then less often. Cheap to clone; it keeps the source followed.
+///
+/// Whoever has seen a generation, by [`Reloader::current`] or by any signal, finds a value of that one or of a newer
+/// one here.
 pub struct Derived<T> {
     slot: Arc<Slot<T>>,
     reloader: Reloader,

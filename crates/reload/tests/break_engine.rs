@@ -266,6 +266,36 @@ fn a_derived_value_that_fails_once_is_tried_again_by_itself() {
     until("the second generation", || *derived.load().value() == 2);
 }
 
+/// Many values, so that the moment between the first and the last of them is long enough to be seen.
+#[test]
+fn a_current_generation_has_all_of_its_derived_values() {
+    let (pusher, reloader) = start(&Ca::new("one"));
+    let derived: Vec<_> = (0..3_000)
+        .map(|_| reloader.derive(|generation| Ok::<_, Error>(generation.number())).unwrap())
+        .collect();
+    let ends = Arc::new(AtomicBool::new(false));
+    let watcher = {
+        let (reloader, last, ends) = (reloader.clone(), derived[2_999].clone(), Arc::clone(&ends));
+        thread::spawn(move || {
+            let mut looks = 0_u64;
+            while !ends.load(Ordering::SeqCst) {
+                let seen = reloader.current().number();
+                let value = *last.load().value();
+                assert!(value >= seen, "generation {seen} is current, and a derived value is of {value}");
+                looks += 1;
+            }
+            looks
+        })
+    };
+    let cas = [Ca::new("two"), Ca::new("three")];
+    for round in 0..60 {
+        pusher.push(anchors(&[&cas[round % 2]]));
+        reloader.reload_blocking().unwrap();
+    }
+    ends.store(true, Ordering::SeqCst);
+    assert!(watcher.join().unwrap() > 0);
+}
+
 #[test]
 fn retired_comes_after_every_derived_value() {
     let (pusher, reloader) = start(&Ca::new("one"));

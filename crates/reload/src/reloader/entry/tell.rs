@@ -126,13 +126,15 @@ impl Entry {
         let Prepared { generation, built } = prepared;
         debug_assert_eq!(generation.number(), publication.number);
         debug_assert!(Arc::ptr_eq(generation.material(), &publication.material));
-        let previous = self.current.swap(Some(Arc::clone(&generation)));
+        // The derived values first: whoever has seen the new generation finds every value built from it. The other way
+        // round, for a moment a generation would be current that nothing was made from yet.
         for (slot, value) in built {
             replaced.push(match slot.upgrade() {
                 Some(slot) => slot.publish(value),
                 None => value,
             });
         }
+        let previous = self.current.swap(Some(Arc::clone(&generation)));
         let mut notes = lock(&self.notes);
         notes.serving = notes.since.take();
         Act::Published { previous, reload: Reload { generation, diff: publication.diff } }

@@ -5,14 +5,19 @@
 #![allow(clippy::unwrap_used, reason = "only tests use this crate")]
 
 pub mod access_log;
+pub mod clients;
 pub mod disk;
 pub mod follower;
+#[cfg(target_os = "linux")]
+pub mod guard;
 pub mod load;
 pub mod naive;
 #[cfg(target_os = "linux")]
 pub mod nginx;
 pub mod openssl;
 pub mod peer;
+#[cfg(target_os = "linux")]
+pub mod s_server;
 pub mod tool;
 
 use std::error::Error;
@@ -21,6 +26,17 @@ use std::time::{Duration, Instant};
 
 /// Far more than any step here takes; a test that reaches it has failed.
 pub const BOUND: Duration = Duration::from_secs(60);
+
+/// How large a test is: this variable of the environment, or else what fits everyday runs.
+///
+/// # Panics
+/// When the variable holds no number.
+pub fn size(variable: &str, default: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(size) => size.parse().unwrap_or_else(|_| panic!("{variable}={size} is no number")),
+        Err(_) => default,
+    }
+}
 
 /// Waits until `done` returns something, with [`BOUND`].
 ///

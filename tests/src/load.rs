@@ -116,6 +116,19 @@ impl Load {
         );
     }
 
+    /// [`Load::pass`] for so many requests that one bound is too short.
+    ///
+    /// # Panics
+    /// When some hundred of them take longer than [`BOUND`].
+    pub async fn pass_many(&self, requests: u64) {
+        let mut left = requests;
+        while left > 0 {
+            let some = left.min(200);
+            self.pass(some).await;
+            left -= some;
+        }
+    }
+
     /// Lets every task end its request and begin no other one until what this returns is dropped. Pools keep their
     /// connections meanwhile.
     ///

@@ -1,23 +1,20 @@
 //! A real nginx that demands client certificates: with a configuration, a port and a log of its own, and gone with all
 //! of its processes when the test is.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use certsource_testkit::TestDir;
 
 use crate::access_log::{self, Line};
+use crate::guard::Guarded;
 use crate::openssl::Minted;
 use crate::{tool, until};
-
-/// Runs nginx until standard input ends. It ends when the test lets go of it, and also when the test is killed.
-const GUARD: &str =
-    r#""$@" </dev/null & server=$!; cat >/dev/null; kill -TERM "$server" 2>/dev/null; wait "$server""#;
 
 /// How many workers there are. More than one, so that a session is resumed at another worker than made it.
 const WORKERS: usize = 2;
@@ -41,11 +38,11 @@ pub struct Options {
 /// A running nginx.
 #[derive(Debug)]
 pub struct Nginx {
+    // Ends before its directory goes.
+    guard: Guarded,
     program: PathBuf,
     dir: TestDir,
     address: SocketAddr,
-    guard: Child,
-    lifeline: Option<ChildStdin>,
     reloads: usize,
 }
 
@@ -66,17 +63,14 @@ impl Nginx {
         write_material(&dir, server, client_ca);
         dir.write("slow", vec![b's'; SLOW_BYTES]).unwrap();
         dir.write("nginx.conf", configuration(&options, dir.path(), address)).unwrap();
-        let mut guard = Command::new("/bin/sh")
-            .args(["-c", GUARD, "guard"])
-            .args(command(&program, dir.path()))
-            .env("NGINX", "1;")
-            .stdin(Stdio::piped())
-            .stdout(OwnedFd::from(listener))
-            .stderr(fs::File::create(dir.join("stderr")).unwrap())
-            .spawn()
-            .unwrap();
-        let lifeline = guard.stdin.take();
-        let nginx = Self { program, dir, address, guard, lifeline, reloads: 0 };
+        let guard = Guarded::start(
+            &program,
+            arguments(dir.path()),
+            dir.path(),
+            &[("NGINX", OsStr::new("1;"))],
+            Some(OwnedFd::from(listener).into()),
+        );
+        let nginx = Self { guard, program, dir, address, reloads: 0 };
         let started = || nginx.count("start worker process ") >= WORKERS;
         until("nginx to start", || {
             assert!(!nginx.log().contains("[emerg]"), "nginx does not start:\n{}", nginx.log());
@@ -105,9 +99,9 @@ impl Nginx {
     pub fn reload(&mut self, server: &Minted, client_ca: &str) {
         write_material(&self.dir, server, client_ca);
         self.reloads += 1;
-        let mut arguments = command(&self.program, self.dir.path());
-        arguments.extend(["-s".into(), "reload".into()]);
-        let output = Command::new(&arguments[0]).args(&arguments[1..]).output().unwrap();
+        let mut command = Command::new(&self.program);
+        command.args(arguments(self.dir.path())).args(["-s", "reload"]);
+        let output = command.output().unwrap();
         assert!(output.status.success(), "nginx -s reload: {}", String::from_utf8_lossy(&output.stderr));
         let old = self.reloads * WORKERS;
         until("the old workers to end", || {
@@ -168,23 +162,10 @@ impl Nginx {
     fn count(&self, what: &str) -> usize {
         self.log().lines().filter(|line| line.contains(what)).count()
     }
-
-    fn stop(&mut self) -> io::Result<()> {
-        drop(self.lifeline.take());
-        let end = Instant::now() + Duration::from_secs(20);
-        while self.guard.try_wait()?.is_none() {
-            if Instant::now() > end {
-                return Err(io::Error::other("nginx does not end"));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
-    }
 }
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        let stopped = self.stop();
         if std::thread::panicking() {
             let log = self.log();
             let from = log.char_indices().rev().nth(4000).map_or(0, |(at, _)| at);
@@ -192,23 +173,13 @@ impl Drop for Nginx {
                 &mut io::stderr(),
                 format!("nginx said: …{}\n", &log[from..]).as_bytes(),
             );
-        } else {
-            stopped.unwrap();
         }
     }
 }
 
-fn command(program: &Path, dir: &Path) -> Vec<PathBuf> {
+fn arguments(dir: &Path) -> Vec<PathBuf> {
     // `-e`: else the log file that was compiled in is opened before the configuration is read.
-    vec![
-        program.into(),
-        "-p".into(),
-        dir.into(),
-        "-e".into(),
-        dir.join("error.log"),
-        "-c".into(),
-        dir.join("nginx.conf"),
-    ]
+    vec!["-p".into(), dir.into(), "-e".into(), dir.join("error.log"), "-c".into(), dir.join("nginx.conf")]
 }
 
 fn write_material(dir: &TestDir, server: &Minted, client_ca: &str) {

@@ -6,16 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpStream;
-use std::sync::Arc;
-use std::time::Duration;
 
 use certsource_client::certsource_rustls::rustls::SupportedProtocolVersion;
 use certsource_client::certsource_rustls::rustls::version::{TLS12, TLS13};
-use certsource_client::{Client, Error, Files, Generation, Policy, Reason, detect};
+use certsource_client::{Client, Files, Reason, detect};
 use certsource_testkit::{Damage, TestDir, damage};
 use certsource_tests::access_log::Line;
+use certsource_tests::clients::{self, Clients};
 use certsource_tests::disk::{Disk, Writer};
-use certsource_tests::load::{Call, Load, Outcome};
+use certsource_tests::load::{Load, Outcome};
 use certsource_tests::naive::Naive;
 use certsource_tests::nginx::{Nginx, Options};
 use certsource_tests::openssl::{Minted, OpensslCa};
@@ -80,7 +79,7 @@ async fn the_identity_rotates_under_load(case: Case) {
     let disk = Disk::new(case.writer, &ca.certificate(), &identities[0]);
     let nginx = Nginx::start(case.options(), &ca.server(0xA), &ca.certificate());
     let clients = case.clients(&nginx, &disk).await;
-    let load = load(&clients, &nginx, 0);
+    let load = clients.load(TASKS, &nginx.url(""), 0);
     load.pass(PER_GENERATION).await;
     for number in 1..=ROTATIONS {
         let download = tokio::spawn(download(clients.pooled.clone(), nginx.url("/slow")));
@@ -90,7 +89,7 @@ async fn the_identity_rotates_under_load(case: Case) {
             // Between its two renames the pair does not match. Requests go on with the old identity.
             steps.run_through("rename tls.crt").unwrap();
             load.pass(50).await;
-            clients.assert_identity(&identities[number as usize - 1]);
+            assert_identity(&clients, &identities[number as usize - 1]);
         }
         steps.finish().unwrap();
         if number % 2 == 0 {
@@ -102,7 +101,7 @@ async fn the_identity_rotates_under_load(case: Case) {
             }
         }
         load.raise_floor(number);
-        clients.assert_identity(&identities[number as usize]);
+        assert_identity(&clients, &identities[number as usize]);
         load.pass(PER_GENERATION).await;
         assert_eq!(
             download.await.unwrap(),
@@ -127,7 +126,7 @@ async fn the_authority_rotates_with_overlap(case: Case) {
     let disk = Disk::new(case.writer, &old.certificate(), &identities[0]);
     let mut nginx = Nginx::start(case.options(), &old.server(0xA), &old.certificate());
     let clients = case.clients(&nginx, &disk).await;
-    let load = load(&clients, &nginx, 0);
+    let load = clients.load(TASKS, &nginx.url(""), 0);
     load.pass(PER_GENERATION).await;
 
     // Both sides trust both; then both sides show the new; then nobody trusts the old.
@@ -182,7 +181,7 @@ async fn a_withdrawn_authority_is_refused(case: Case) {
     let (_control_files, mut naive) = naive(&case, &ca.certificate(), &identity);
     let by_hand = case.by_hand(&nginx, &naive);
     // Fills pools with connections, and stores with sessions, of both clients.
-    let before = [load(&clients, &nginx, 0), load_by_hand(&by_hand, &nginx, 0)];
+    let before = [clients.load(TASKS, &nginx.url(""), 0), load_by_hand(&by_hand, &nginx, 0)];
     for load in before {
         load.pass(PER_GENERATION).await;
         assert_eq!(load.finish().await.failed, [""; 0]);
@@ -190,7 +189,7 @@ async fn a_withdrawn_authority_is_refused(case: Case) {
 
     disk.write(&other.certificate(), &identity);
     clients.reload(None).await.unwrap();
-    let load = load(&clients, &nginx, 1);
+    let load = clients.load(TASKS, &nginx.url(""), 1);
     load.pass(500).await;
     let outcome = load.finish().await;
     assert_eq!(outcome.answered, [""; 0], "{case:?}: accepted although the CA is withdrawn");
@@ -222,7 +221,7 @@ async fn the_last_good_generation_serves_while_the_bundle_is_garbage(case: Case)
     let disk = Disk::new(case.writer, &ca.certificate(), &identity);
     let nginx = Nginx::start(case.options(), &ca.server(0xA), &ca.certificate());
     let clients = case.clients(&nginx, &disk).await;
-    let load = load(&clients, &nginx, 0);
+    let load = clients.load(TASKS, &nginx.url(""), 0);
     load.pass(PER_GENERATION / 2).await;
     for (kind, expected) in [
         (Damage::Half, Reason::Malformed),
@@ -319,76 +318,34 @@ impl Case {
     }
 
     async fn clients(self, nginx: &Nginx, disk: &Disk) -> Clients {
-        let (pooled, fresh) = tokio::join!(self.client(nginx, disk, true), self.client(nginx, disk, false));
-        Clients { pooled, fresh }
-    }
-
-    async fn client(self, nginx: &Nginx, disk: &Disk, pools: bool) -> Client {
         let address = nginx.address();
-        // The shape of the defaults, in a shorter time.
-        let mut policy = Policy::every(Duration::from_millis(100));
-        policy.settle = Duration::from_millis(300);
-        policy.settle_loss = Duration::from_millis(900);
-        let builder = Client::builder()
-            .files(Files::kubernetes(disk.path()))
-            .policy(policy)
-            .tls_versions(&[self.tls])
-            .no_proxy()
-            .reqwest(move |builder| without_pool(builder.resolve("localhost", address), !pools));
-        let builder = match self.detector {
-            Detector::Mtime => builder.detect(detect::Mtime::new()),
-            Detector::Notify => builder.detect(detect::Notify::new()),
-        };
-        let builder = if self.http2 { builder } else { builder.http1_only() };
-        builder.build().await.unwrap()
+        Clients::new(address, || {
+            let builder = Client::builder()
+                .files(Files::kubernetes(disk.path()))
+                .policy(clients::quick())
+                .tls_versions(&[self.tls]);
+            let builder = match self.detector {
+                Detector::Mtime => builder.detect(detect::Mtime::new()),
+                Detector::Notify => builder.detect(detect::Notify::new()),
+            };
+            if self.http2 { builder } else { builder.http1_only() }
+        })
+        .await
     }
 
-    /// A plain reqwest client over the naive config.
+    /// A plain reqwest client over the naive config, which makes a connection for each request.
     fn by_hand(self, nginx: &Nginx, naive: &Naive) -> reqwest::Client {
-        let mut config = (*naive.config()).clone();
-        config.alpn_protocols = if self.http2 { vec![b"h2".to_vec()] } else { vec![b"http/1.1".to_vec()] };
-        let builder = reqwest::Client::builder().tls_backend_preconfigured(config).no_proxy();
-        without_pool(builder.resolve("localhost", nginx.address()), true).build().unwrap()
+        clients::by_hand(naive, nginx.address(), self.http2)
     }
 }
 
-/// With no pool each request makes a connection, and so a handshake, and resumes a session if it can.
-fn without_pool(builder: reqwest::ClientBuilder, really: bool) -> reqwest::ClientBuilder {
-    if really { builder.pool_max_idle_per_host(0) } else { builder }
-}
-
-/// Two clients over the same files: one keeps its connections, one makes a connection for each request.
-#[derive(Clone)]
-struct Clients {
-    pooled: Client,
-    fresh: Client,
-}
-
-impl Clients {
-    fn both(&self) -> [&Client; 2] {
-        [&self.pooled, &self.fresh]
-    }
-
-    /// Reloads both. When it returns, whatever is sent uses what it returns.
-    async fn reload(&self, load: Option<&Load>) -> Result<Arc<Generation>, Error> {
-        let reloads = async { tokio::join!(self.pooled.reload(), self.fresh.reload()) };
-        let Ok(reloaded) = tokio::time::timeout(BOUND, reloads).await else {
-            let state = self.both().map(Client::status);
-            panic!("the reload does not end: {state:?}\nopen requests: {:?}", load.map(Load::open));
-        };
-        let (pooled, fresh) = (reloaded.0?, reloaded.1?);
-        assert_eq!((pooled.number(), pooled.digest()), (fresh.number(), fresh.digest()));
-        Ok(pooled)
-    }
-
-    /// Asserts that both show this certificate.
-    #[track_caller]
-    fn assert_identity(&self, identity: &Minted) {
-        for client in self.both() {
-            let generation = client.generation();
-            let serial = generation.identity().unwrap().leaf().inspection().serial().to_uppercase();
-            assert_eq!(serial, identity.serial);
-        }
+/// That both show this certificate.
+#[track_caller]
+fn assert_identity(clients: &Clients, identity: &Minted) {
+    for client in clients.both() {
+        let generation = client.generation();
+        let serial = generation.identity().unwrap().leaf().inspection().serial().to_uppercase();
+        assert_eq!(serial, identity.serial);
     }
 }
 
@@ -401,36 +358,8 @@ fn naive(case: &Case, trust: &str, identity: &Minted) -> (TestDir, Naive) {
     (dir, naive)
 }
 
-fn load(clients: &Clients, nginx: &Nginx, floor: u64) -> Load {
-    let (clients, base) = (clients.clone(), nginx.url(""));
-    Load::start(TASKS, floor, move |Call { number, path, body }| {
-        let client = if number % 4 == 1 { &clients.fresh } else { &clients.pooled };
-        let url = format!("{base}{path}");
-        let request = match body {
-            Some(body) => client.post(url).body(body),
-            None => client.get(url),
-        };
-        async move { answer(request.send().await).await }
-    })
-}
-
 fn load_by_hand(client: &reqwest::Client, nginx: &Nginx, floor: u64) -> Load {
-    let (client, base) = (client.clone(), nginx.url(""));
-    Load::start(TASKS, floor, move |Call { path, body, .. }| {
-        let url = format!("{base}{path}");
-        let request = match body {
-            Some(body) => client.post(url).body(body),
-            None => client.get(url),
-        };
-        async move { answer(request.send().await).await }
-    })
-}
-
-async fn answer(response: Result<reqwest::Response, reqwest::Error>) -> Result<(), String> {
-    let response = response.map_err(|error| whole(&error))?;
-    let status = response.status();
-    let body = response.text().await.map_err(|error| whole(&error))?;
-    if status == 200 { Ok(()) } else { Err(format!("{status} {body}")) }
+    clients::load_by_hand(client, TASKS, &nginx.url(""), floor)
 }
 
 /// A response that takes two seconds; how long its body is.

@@ -41,6 +41,7 @@ type Judge =
 /// * HTTP: 2 and 1.1, as the server chooses
 /// * redirects: at most ten; proxies: as in reqwest, from the environment; timeouts: none, as in reqwest
 /// * a new generation is used strictly: see [`Retire::Strict`]
+/// * what a connection has taken is never cut: see [`Builder::drain_deadline`]
 /// * a handshake that a rotation may have broken asks for a look at once: see [`Builder::reactive`]
 #[must_use]
 pub struct Builder {
@@ -79,6 +80,7 @@ struct Unfinished {
     identity_to_proxy: bool,
     redirects: Redirects,
     retire: Retire,
+    drain_deadline: Option<Duration>,
     timeout: Option<Duration>,
     referer: bool,
     default_headers: HeaderMap,
@@ -101,6 +103,7 @@ impl Builder {
                 identity_to_proxy: false,
                 redirects: Redirects::default(),
                 retire: Retire::default(),
+                drain_deadline: None,
                 timeout: None,
                 referer: true,
                 default_headers: HeaderMap::new(),
@@ -323,6 +326,17 @@ impl Builder {
         self
     }
 
+    /// Cuts what still runs on a generation so long after it was replaced: responses, uploads, and requests that wait
+    /// for an answer. They fail with an error that has [`DrainDeadlinePassed`](crate::DrainDeadlinePassed) among its
+    /// sources, and their connections close. By default nothing is ever cut.
+    ///
+    /// It also bounds [`Client::reload`], which waits for what an old connection may still take. What was upgraded
+    /// (WebSocket) is no response any more, and stays.
+    pub fn drain_deadline(mut self, deadline: Duration) -> Self {
+        self.factory.drain_deadline = Some(deadline);
+        self
+    }
+
     /// Whether a failed handshake asks for a look at the source at once, instead of at the next interval. On by
     /// default.
     ///
@@ -475,6 +489,7 @@ impl Unfinished {
             identity_to_proxy: self.identity_to_proxy,
             redirects: self.redirects,
             retire: self.retire,
+            drain_deadline: self.drain_deadline,
             timeout: self.timeout,
             referer: self.referer,
             default_headers: self.default_headers,

@@ -13,6 +13,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::asked::Asked;
 use crate::connector::{Bounce, Nowhere};
+use crate::drain::Drain;
 use crate::lane::{Lane, Lanes, Pulse};
 use crate::proxy::{Proxy, tls_proxy_in_environment};
 use crate::redirect::{self, Redirects};
@@ -50,6 +51,7 @@ pub(crate) struct Factory {
     pub(crate) identity_to_proxy: bool,
     pub(crate) redirects: Redirects,
     pub(crate) retire: Retire,
+    pub(crate) drain_deadline: Option<Duration>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) referer: bool,
     pub(crate) default_headers: HeaderMap,
@@ -72,6 +74,9 @@ impl Factory {
         Ok(Lane {
             client,
             pulse,
+            drain: self
+                .drain_deadline
+                .map(|deadline| Drain::new(generation.number(), deadline, generation.retired().clone())),
             retired: generation.retired().clone(),
             timeout: asked.timeout,
             referer: self.referer && asked.referer,

@@ -8,11 +8,15 @@ use std::time::Duration;
 use certsource_reload::Retired;
 use tokio::sync::Notify;
 
+use crate::drain::Drain;
+
 /// The client of one generation.
 pub(crate) struct Lane {
     pub(crate) client: reqwest::Client,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) retired: Retired,
+    /// When what still runs here is cut, if it ever is.
+    pub(crate) drain: Option<Arc<Drain>>,
     /// What the user's closure set by itself.
     pub(crate) timeout: Option<Duration>,
     pub(crate) referer: bool,

@@ -7,7 +7,9 @@ mod builder;
 mod causes;
 mod client;
 mod connector;
+mod drain;
 mod factory;
+mod failure;
 mod lane;
 mod payload;
 mod proxy;
@@ -26,6 +28,7 @@ pub use certsource_reload::{
 };
 pub use certsource_rustls::{self, rustls};
 pub use client::{Client, WeakClient};
+pub use drain::DrainDeadlinePassed;
 pub use factory::Retire;
 pub use proxy::Proxy;
 pub use redirect::Redirects;

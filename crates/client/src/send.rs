@@ -15,7 +15,9 @@ use crate::body::{Open, Parcel, Ticket};
 #[cfg(feature = "http2")]
 use crate::causes::find;
 use crate::client::Inner;
+use crate::drain::Until;
 use crate::factory::Retire;
+use crate::failure::failed;
 use crate::lane::Lane;
 use crate::payload::Payload;
 use crate::redirect::{self, Attempt};
@@ -95,7 +97,7 @@ impl<'a> Course<'a> {
         let ticket = &open.0;
         let is_last = self.client.factory.redirects.ends_after(self.hops);
         let request = self.request_for(&lane, ticket, is_last);
-        let attempt = Attempt::new((&lane.client).call(request), is_last);
+        let attempt = Until::passed(Attempt::new((&lane.client).call(request), is_last), lane.drain.as_ref());
         let can_withdraw =
             self.is_strict() && !self.payload.is_stream() && self.request.method().is_idempotent();
         let result = if can_withdraw {
@@ -107,6 +109,12 @@ impl<'a> Course<'a> {
             attempt.await
         };
         ticket.end();
+        let Some(result) = result else {
+            // It may have been seen, so it is not sent again, whatever is known of it.
+            let error = lane.drain.as_ref().map(|drain| drain.error());
+            let error = error.expect("only a drain deadline ends an attempt");
+            return Next::Done(Err(failed(error, self.request.url().clone())));
+        };
         self.payload.restore(ticket.returned_body());
         match result {
             Ok(response) => {
@@ -114,7 +122,7 @@ impl<'a> Course<'a> {
                 if is_refused && self.found_newer(&lane, Refusal::Certificate).await {
                     return Next::Again;
                 }
-                self.after(response)
+                self.after(&lane, response)
             }
             Err(error) => {
                 // A failed connect took nothing, whatever is known of the body.
@@ -219,14 +227,14 @@ impl<'a> Course<'a> {
     }
 
     /// Goes on to the next hop, if the response is a redirect that can be followed.
-    fn after(&mut self, response: Response) -> Next {
+    fn after(&mut self, lane: &Lane, response: Response) -> Next {
         let from = self.request.url();
         let hop = match redirect::hop(self.request.method(), from, response.status(), response.headers()) {
             Some(hop) if self.client.factory.redirects.are_followed() => hop,
-            _ => return Next::Done(Ok(response)),
+            _ => return done(lane, response),
         };
         if hop.keeps_body && self.payload.is_stream() {
-            return Next::Done(Ok(response));
+            return done(lane, response);
         }
         let from = from.clone();
         redirect::adapt(self.request.headers_mut(), &from, &hop);
@@ -249,6 +257,14 @@ impl<'a> Course<'a> {
     fn is_over(&self) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= Instant::now()) || !self.payload.is_whole()
     }
+}
+
+/// The response is the user's.
+fn done(lane: &Lane, response: Response) -> Next {
+    Next::Done(Ok(match &lane.drain {
+        Some(drain) => drain.watch(response),
+        None => response,
+    }))
 }
 
 /// Makes an attempt, or gives it up when its generation is replaced before a connection took it (`None`). The layer

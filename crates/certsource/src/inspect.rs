@@ -25,6 +25,12 @@ pub use self::crl::{CrlInspection, crl};
 pub use self::san::San;
 pub(crate) use self::words::oid;
 
+/// A distinguished name in DER (such as those of the CAs that a server asks for) as RFC 4514 text that is safe to show.
+/// `None`: it is not a name.
+pub fn distinguished_name(der: &[u8]) -> Option<String> {
+    name::text(der)
+}
+
 /// The little of a certificate that loading needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Essentials {

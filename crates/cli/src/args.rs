@@ -10,7 +10,7 @@ use certsource::detect::{Mtime, Notify, Sha256};
 use certsource::machine::Policy;
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{check, demo, duration, get, inspect, watch};
+use crate::{check, demo, doctor, duration, get, inspect, watch};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,6 +20,8 @@ Examples:
       what is in these files, who issued it, until when it is valid
   certsource check --expires-in 30d /etc/tls/tls.crt
       exit code 1 if it expires within 30 days
+  certsource doctor --kubernetes /etc/tls
+      why does a rotation not arrive? the likeliest cause first
   certsource watch --kubernetes /etc/tls
       a line for each rotation, and for each one that fails, with the reason
   certsource get https://localhost:8443/ --kubernetes /etc/tls --every 100ms
@@ -47,6 +49,7 @@ pub(crate) enum Command {
     Watch(watch::Args),
     Inspect(inspect::Args),
     Check(check::Args),
+    Doctor(doctor::Args),
 }
 
 /// How results are written.

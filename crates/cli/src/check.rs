@@ -193,11 +193,14 @@ fn look(file: &File, soon: Soon, now: SystemTime, checked: &mut Vec<Checked>) {
                 let is_soon = soon.is_reached(from, until, now);
                 (found.role(), subject, until, is_soon, inspection.not_after_text(), fingerprint)
             }
-            What::Crl(crl) => match (crl.next_update(), crl.next_update_text()) {
-                // CRLs are renewed every few days by design: one that is not stale is fine.
-                (Some(next), Some(text)) => ("crl", crl.issuer().to_owned(), next, false, text, None),
-                _ => continue,
-            },
+            What::Crl(found) => {
+                let crl = &found.inspection;
+                match (crl.next_update(), crl.next_update_text()) {
+                    // CRLs are renewed every few days by design: one that is not stale is fine.
+                    (Some(next), Some(text)) => ("crl", crl.issuer().to_owned(), next, false, text, None),
+                    _ => continue,
+                }
+            }
             What::Key(_) | What::Other => continue,
         };
         let state = match (now > until, is_soon) {

@@ -1,23 +1,32 @@
 //! `certsource inspect`: what is in these files, for people and for scripts.
 //!
-//! What is not here: reading ([`crate::scan`]) and the columns of the table (`inspect/table.rs`).
+//! What is not here: reading ([`crate::scan`]), asking a server ([`crate::peer`]), the columns of the table
+//! (`inspect/table.rs`) and the bars of the time line (`inspect/timeline.rs`).
 
 mod key;
+mod pem_text;
 mod table;
+mod timeline;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use anyhow::bail;
 use certsource::inspect::{CrlInspection, Inspection};
 use certsource::{Error, Fingerprint};
+use clap::ValueEnum;
+use pki_types::ServerName;
 use serde::Serialize;
 
 use self::key::Verdict;
 use self::table::Table;
+use self::timeline::TimeLine;
 use crate::args::Format;
+use crate::duration;
 use crate::error;
 use crate::output::{self, Output};
+use crate::peer::{self, Ask, Target};
 use crate::scan::{self, File, Found, What};
 
 const EXAMPLES: &str = "\
@@ -30,6 +39,13 @@ Examples:
       everything in a directory and below it
   certsource inspect tls.crt --key tls.key
       does the key belong to the certificate? exit code 1 if it does not
+  certsource inspect --connect localhost:8443
+      what a server serves: the chain as it came, whoever it is issued by
+  certsource inspect --timeline ca.pem
+      every validity window as a bar: now, when to renew, where the old and the
+      new CA overlap; drawn unasked on a terminal when there are few
+  certsource inspect --all --format pem --connect localhost:8443 > chain.pem
+      the same as PEM; private keys are never written
   openssl s_client -connect localhost:443 </dev/null | certsource inspect -
       standard input; what is not PEM in it is passed over
   certsource inspect --format json /etc/tls | jq .not_after
@@ -46,8 +62,20 @@ and the exit code is 2.";
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Files, directories, or - for standard input
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required_unless_present = "connect", value_name = "PATH")]
     paths: Vec<PathBuf>,
+
+    /// Show what this server serves. Its chain is shown whether it is trusted or not
+    #[arg(long, value_name = "HOST:PORT", value_parser = Target::parse)]
+    connect: Option<Target>,
+
+    /// The name to ask the server for (SNI); without it, its host
+    #[arg(long, value_name = "NAME", requires = "connect", value_parser = peer::server_name)]
+    servername: Option<ServerName<'static>>,
+
+    /// Give up on a server that takes longer, at each step
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::positive)]
+    timeout: Duration,
 
     /// Show the chain behind a leaf too
     #[arg(long)]
@@ -57,10 +85,27 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH")]
     key: Option<PathBuf>,
 
-    /// For people, or one JSON object a line
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    /// Draw the validity windows as bars, also where it is no terminal
+    #[arg(long)]
+    timeline: bool,
+
+    /// For people, one JSON object a line, or PEM
+    #[arg(long, value_enum, default_value_t = Form::Text)]
+    format: Form,
 }
+
+/// How `inspect` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    Text,
+    Json,
+    Pem,
+}
+
+/// So many windows are drawn on a terminal unasked.
+const FEW: usize = 12;
+/// The width of a drawing where there is no terminal.
+const WIDTH: usize = 110;
 
 #[derive(Serialize)]
 struct Certificate<'a> {
@@ -116,39 +161,51 @@ impl<'a> Problem<'a> {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let now = SystemTime::now();
-    let output = Output::buffered(args.format);
+    let output = Output::buffered(if args.format == Form::Json { Format::Json } else { Format::Text });
     let mut key = args.key.as_deref().map(key::Question::ask).transpose()?;
     let mut table = Table::new(now);
+    let mut line = TimeLine::new(now);
     let mut problems = Vec::new();
-    scan::each(&args.paths, |file| {
+    let mut take = |file: File| {
         if let Some(key) = &mut key {
             let shown = Shown::of(&file, args.all);
             let certificates = file.certificates().filter(|(_, found)| shown.shows(found));
             certificates.for_each(|(line, found)| key.compare(&file.path, line, found));
         }
-        if output.is_json() {
-            json(&output, &file, args.all, now)?
-        } else {
-            table.add(&file, args.all)
+        match args.format {
+            Form::Json => json(&output, &file, args.all, now)?,
+            Form::Pem => pem_text::write(&output, &file, args.all)?,
+            Form::Text => {
+                line.add(&file, args.all);
+                table.add(&file, args.all);
+            }
         }
         problems.extend(file.problems);
         Ok(())
-    })?;
-    if !output.is_json() {
+    };
+    if let Some(target) = &args.connect {
+        take(served(target, args)?)?;
+    }
+    scan::each(&args.paths, &mut take)?;
+    if args.format == Form::Text {
         table.write(&output)?;
+        if args.timeline || (table.terminal().is_some() && line.len() <= FEW) {
+            for line in line.draw(table.terminal().unwrap_or(WIDTH), output::is_colourful()) {
+                output.text(&line)?;
+            }
+        }
     }
     let mut code = ExitCode::SUCCESS;
     if let (Some(question), Some(path)) = (&key, &args.key) {
         let verdict = question.verdict();
-        if output.is_json() {
-            let key = Key {
-                path: &path.to_string_lossy(),
-                matches: verdict.matches(),
-                fingerprint: verdict.fingerprint(),
-            };
-            output.json(now, "key", &key)?;
-        } else {
-            output.text(&verdict.to_string())?;
+        match args.format {
+            Form::Json => {
+                let (path, matches) = (&*path.to_string_lossy(), verdict.matches());
+                let key = Key { path, matches, fingerprint: verdict.fingerprint() };
+                output.json(now, "key", &key)?;
+            }
+            Form::Pem => output.text(&format!("# {verdict}"))?,
+            Form::Text => output.text(&verdict.to_string())?,
         }
         if let Verdict::No { .. } = verdict {
             code = ExitCode::from(1);
@@ -166,6 +223,24 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
+/// What a server serves, as if it were a file.
+fn served(target: &Target, args: &Args) -> anyhow::Result<File> {
+    let ask = Ask {
+        name: args.servername.clone(),
+        verifier: None,
+        identity: None,
+        http: false,
+        // What the server makes of us is of no interest here.
+        verdict: false,
+        timeout: args.timeout,
+    };
+    let peer = peer::ask(target, &ask)?;
+    if peer.chain.is_empty() {
+        bail!("{target} served no certificate: {}", peer.theirs);
+    }
+    Ok(scan::served(target.to_string().into(), peer.chain))
+}
+
 fn json(output: &Output, file: &File, all: bool, now: SystemTime) -> anyhow::Result<()> {
     let path = &*file.path.to_string_lossy();
     let shown = Shown::of(file, all);
@@ -179,7 +254,9 @@ fn json(output: &Output, file: &File, all: bool, now: SystemTime) -> anyhow::Res
                 output.json(now, "certificate", &record)?;
             }
             What::Certificate(_) | What::Other => {}
-            What::Crl(inspection) => output.json(now, "crl", &Crl { path, line, inspection })?,
+            What::Crl(found) => {
+                output.json(now, "crl", &Crl { path, line, inspection: &found.inspection })?
+            }
             What::Key(format) => output.json(now, "private_key", &PrivateKey { path, line, format })?,
         }
     }

@@ -5,6 +5,7 @@
 mod args;
 mod check;
 mod demo;
+mod doctor;
 mod duration;
 mod error;
 mod get;
@@ -12,6 +13,8 @@ mod inspect;
 mod latency;
 mod output;
 mod pace;
+mod peer;
+mod progress;
 mod scan;
 mod signals;
 mod watch;
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
         Command::Watch(args) => watch::run(args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     match result {
         Ok(code) => code,

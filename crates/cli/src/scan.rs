@@ -1,11 +1,11 @@
 //! Reads files for `inspect` and `check`: everything that is in them, and everything that is wrong with them, without
 //! stopping at the first broken piece.
 //!
-//! What is not here: the strict reading of a source that is followed. That is `certsource::Files`.
+//! What is not here: which files there are (`scan/walk.rs`), and the strict reading of a source that is followed: that
+//! is `certsource::Files`.
 
-use std::collections::BTreeSet;
-use std::ffi::OsStr;
-use std::fs;
+mod walk;
+
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -14,12 +14,13 @@ use certsource::inspect::{self, CrlInspection, Inspection};
 use certsource::pem::{self, Content};
 use certsource::text::Escaped;
 use certsource::{Error, KeyFormat, Reason};
-use pki_types::{CertificateDer, PrivateKeyDer};
+use pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+
+use self::walk::Place;
+use crate::progress::Bar;
 
 /// As `certsource::files::Limits`: more than any public bundle or list needs.
 const FILE_BYTES: u64 = 16 * 1024 * 1024;
-/// Directories in directories, so that no link or mount leads round in circles.
-const DEPTH: usize = 16;
 
 /// One file and what is in it.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ pub(crate) struct Item {
 #[derive(Debug)]
 pub(crate) enum What {
     Certificate(Box<Found>),
-    Crl(Box<CrlInspection>),
+    Crl(Box<FoundCrl>),
     Key(&'static str),
     /// A section of another kind.
     Other,
@@ -51,6 +52,12 @@ pub(crate) enum What {
 pub(crate) struct Found {
     pub(crate) der: CertificateDer<'static>,
     pub(crate) inspection: Inspection,
+}
+
+#[derive(Debug)]
+pub(crate) struct FoundCrl {
+    pub(crate) der: CertificateRevocationListDer<'static>,
+    pub(crate) inspection: CrlInspection,
 }
 
 impl Found {
@@ -74,64 +81,28 @@ impl File {
     }
 }
 
-/// Reads all of these paths, directories with everything below them, and hands over file by file.
+/// Reads all of these paths, directories with everything below them, and hands over file by file. On a terminal, a bar
+/// on standard error tells how far it is when that takes long.
 pub(crate) fn each(
     paths: &[PathBuf],
     mut take: impl FnMut(File) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    for path in paths {
-        if path.as_os_str() == "-" {
-            take(stdin())?;
-        } else if fs::metadata(path).is_ok_and(|meta| meta.is_dir()) {
-            directory(path, 0, &mut take)?;
-        } else {
-            take(file(path))?;
-        }
+    let places = walk::list(paths);
+    let mut bar = Bar::on_stderr(places.len());
+    for place in places {
+        let file = match place {
+            Place::Stdin => stdin(),
+            Place::File(path) => file(&path),
+            Place::Broken(error) => {
+                let path = error.path().unwrap_or(Path::new("")).to_owned();
+                File { path, items: Vec::new(), problems: vec![error] }
+            }
+        };
+        take(file)?;
+        bar.step();
     }
+    bar.clear();
     Ok(())
-}
-
-/// The files of a directory that are named as certificates and CRLs are, in the order of their names. Names that begin
-/// with a dot are passed over, so that a Kubernetes volume is read once and not once per version.
-fn directory(
-    path: &Path,
-    depth: usize,
-    take: &mut impl FnMut(File) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let wrong = |error| File { path: path.to_owned(), items: Vec::new(), problems: vec![error] };
-    if depth > DEPTH {
-        let message = format!("directories more than {DEPTH} deep; name the inner one");
-        return take(wrong(Error::new(Reason::TooLarge, message).at(path)));
-    }
-    let names = fs::read_dir(path).and_then(|entries| {
-        entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<BTreeSet<_>>>()
-    });
-    let names = match names {
-        Ok(names) => names,
-        Err(error) => return take(wrong(Error::io("list the directory", path, error))),
-    };
-    for name in names.iter().filter(|name| !name.as_encoded_bytes().starts_with(b".")) {
-        let inner = path.join(name);
-        // A link to a directory is not followed: it may lead back.
-        if fs::symlink_metadata(&inner).is_ok_and(|meta| meta.is_dir()) {
-            directory(&inner, depth + 1, take)?;
-        } else if is_named_as_certificate(name) {
-            take(file(&inner))?;
-        }
-    }
-    Ok(())
-}
-
-fn is_named_as_certificate(name: &OsStr) -> bool {
-    let path = Path::new(name);
-    let Some(extension) = path.extension().and_then(OsStr::to_str) else { return false };
-    let is_hash = || {
-        // OpenSSL's `1a2b3c4d.0`, and `1a2b3c4d.r0` for CRLs.
-        let number = extension.strip_prefix('r').unwrap_or(extension);
-        let stem = path.file_stem().map(OsStr::as_encoded_bytes).unwrap_or_default();
-        number.parse::<u8>().is_ok() && stem.len() == 8 && stem.iter().all(u8::is_ascii_hexdigit)
-    };
-    ["pem", "crt", "cer", "der", "crl"].iter().any(|known| extension.eq_ignore_ascii_case(known)) || is_hash()
 }
 
 fn stdin() -> File {
@@ -144,6 +115,25 @@ fn stdin() -> File {
         Err(error) => Err(Error::io("read standard input", path, error)),
     };
     parse(path, bytes)
+}
+
+/// A chain that a server sent, as if it stood in a file of this name.
+pub(crate) fn served(path: PathBuf, chain: Vec<CertificateDer<'static>>) -> File {
+    let mut file = File { path, items: Vec::new(), problems: Vec::new() };
+    for der in chain {
+        match inspect::certificate(&der) {
+            Ok(inspection) => {
+                let what = What::Certificate(Box::new(Found { der, inspection }));
+                file.items.push(Item { line: None, what });
+            }
+            Err(what) => {
+                let wrong =
+                    Error::new(Reason::Malformed, format!("it sent what is not a certificate: {what}"));
+                file.problems.push(wrong.at(&file.path));
+            }
+        }
+    }
+    file
 }
 
 /// One file, with everything in it.
@@ -218,8 +208,11 @@ impl File {
     fn der(&mut self, der: &[u8]) {
         let what = if let Ok(inspection) = inspect::certificate(der) {
             What::Certificate(Box::new(Found { der: CertificateDer::from(der).into_owned(), inspection }))
-        } else if let Ok(crl) = inspect::crl(der) {
-            What::Crl(Box::new(crl))
+        } else if let Ok(inspection) = inspect::crl(der) {
+            What::Crl(Box::new(FoundCrl {
+                der: CertificateRevocationListDer::from(der.to_vec()),
+                inspection,
+            }))
         } else if let Ok(key) = PrivateKeyDer::try_from(der) {
             What::Key(match key {
                 PrivateKeyDer::Pkcs1(_) => name_of(KeyFormat::Pkcs1),
@@ -245,7 +238,7 @@ impl File {
                 }
             },
             Content::Crl(der) => match inspect::crl(&der) {
-                Ok(crl) => What::Crl(Box::new(crl)),
+                Ok(inspection) => What::Crl(Box::new(FoundCrl { der, inspection })),
                 Err(what) => {
                     let error = wrong(format!("not a revocation list: {what}"));
                     return self.problems.push(error);

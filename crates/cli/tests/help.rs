@@ -6,7 +6,7 @@ mod common;
 
 use crate::common::run;
 
-const COMMANDS: [&str; 5] = ["demo", "get", "watch", "inspect", "check"];
+const COMMANDS: [&str; 6] = ["demo", "get", "watch", "inspect", "check", "doctor"];
 
 #[test]
 fn every_command_explains_itself_by_examples() {

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use certsource::Fingerprint;
 use certsource_testkit::{Ca, Damage, KubeletDir, TestDir, damage};
 
+use crate::common::server::{Server, config};
 use crate::common::{assert_ts, run, run_with};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -251,4 +252,103 @@ fn hostile_names_are_escaped() {
         assert!(!shown.stdout.contains(hostile), "{:?}", shown.stdout);
         assert_eq!(shown.stdout.lines().count(), if format == "text" { 3 } else { 2 });
     }
+}
+
+/// What it writes as PEM is what was there, and nothing secret.
+#[test]
+fn pem_is_read_back() {
+    let dir = TestDir::new().unwrap();
+    let ca = Ca::new("Example\nroot").intermediate("b");
+    let issued = ca.issue("localhost");
+    ca.revoke(&issued);
+    let cert = dir.write("tls.pem", issued.combined_pem()).unwrap();
+    let crl = dir.write("ca.crl", ca.crl().pem()).unwrap();
+    let args = ["inspect", "--all", "--format=pem"].map(AsRef::<OsStr>::as_ref);
+    let shown = run(args.into_iter().chain([cert.as_os_str(), crl.as_os_str()]));
+    assert_eq!((shown.code, &*shown.stderr), (Some(0), ""));
+    assert_eq!(shown.stdout.matches("BEGIN").count(), 3, "{}", shown.stdout);
+    assert!(!shown.stdout.contains("PRIVATE"), "{}", shown.stdout);
+    let again = run_with(["inspect", "--all", "--format=json", "-"], shown.stdout.as_bytes());
+    let first = run(["inspect", "--all", "--format=json"]
+        .map(AsRef::<OsStr>::as_ref)
+        .into_iter()
+        .chain([cert.as_os_str(), crl.as_os_str()]));
+    let prints = |finished: &common::Finished| -> Vec<_> {
+        let lines = finished.json().into_iter().filter(|line| line["event"] != "private_key");
+        lines.map(|line| (line["fingerprint"].clone(), line["number"].clone())).collect()
+    };
+    assert_eq!(prints(&again).len(), 3);
+    assert_eq!(prints(&again), prints(&first));
+}
+
+#[test]
+fn a_server_shows_its_chain_whoever_issued_it() {
+    let ca = Ca::new("nobody's root").intermediate("nobody's issuing CA");
+    let issued = ca.issue("localhost");
+    let server = Server::start(config(&issued, &[]), "");
+    let shown = run(["inspect", "--connect", &server.target()]);
+    assert_eq!((shown.code, &*shown.stderr), (Some(0), ""));
+    assert!(shown.stdout.contains(&Fingerprint::of(&issued.leaf_der()).to_string()), "{}", shown.stdout);
+    assert!(shown.stdout.contains("1 more certificate in a chain"), "{}", shown.stdout);
+    let all =
+        run(["inspect", "--all", "--format=json", "--connect", &server.target(), "--servername", "other"]);
+    let roles: Vec<_> = all.json().iter().map(|line| line["role"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(roles, ["leaf", "intermediate"]);
+    assert_eq!(all.json()[0]["path"], server.target());
+
+    // One that demands a client certificate shows its chain before that.
+    let strict = Server::start(config(&issued, &[&ca]), "");
+    assert_eq!(run(["inspect", "--connect", &strict.target()]).code, Some(0));
+
+    let key = TestDir::new().unwrap();
+    let path = key.write("tls.key", issued.key_pem()).unwrap();
+    let verdict = run([
+        "inspect".as_ref(),
+        "--connect".as_ref(),
+        server.target().as_ref(),
+        "--key".as_ref(),
+        path.as_os_str(),
+    ]);
+    assert!(verdict.stdout.contains("belongs to leaf CN=localhost (localhost:"), "{}", verdict.stdout);
+}
+
+#[test]
+fn a_server_that_is_not_there_or_speaks_no_tls_is_one_line() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let plain = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 64]);
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    });
+    let shown = run(["inspect", "--connect", &format!("127.0.0.1:{port}")]);
+    plain.join().unwrap();
+    assert_eq!((shown.code, &*shown.stdout), (Some(2), ""));
+    assert!(shown.error_line().contains("served no certificate"), "{}", shown.stderr);
+    // The listener is gone now.
+    let gone = run(["inspect", "--connect", &format!("127.0.0.1:{port}")]);
+    assert_eq!(gone.code, Some(2));
+    assert!(gone.error_line().starts_with("error: cannot connect to 127.0.0.1:"), "{}", gone.stderr);
+}
+
+#[test]
+fn the_time_line_shows_now_renewal_and_overlap() {
+    let dir = TestDir::new().unwrap();
+    let now = SystemTime::now();
+    let old = Ca::builder("Example root").not_before(now - DAY * 300).not_after(now + DAY * 65).build();
+    let new = Ca::builder("Example root").not_before(now - DAY * 5).not_after(now + DAY * 360).build();
+    let bundle = dir.write("ca.pem", old.certificate_pem() + &new.certificate_pem()).unwrap();
+    let leaf = new.leaf("localhost").not_before(now - DAY).not_after(now + DAY * 89).issue();
+    let leaf = dir.write("tls.crt", leaf.chain_pem()).unwrap();
+    let shown = run(["inspect".as_ref(), "--timeline".as_ref(), bundle.as_os_str(), leaf.as_os_str()]);
+    assert_eq!((shown.code, &*shown.stderr), (Some(0), ""));
+    let row = |begin: &str| shown.stdout.lines().find(|line| line.starts_with(begin)).unwrap_or_default();
+    assert!(row("leaf CN=localhost  ").ends_with("88 d left, renew in 58 d"), "{}", shown.stdout);
+    assert!(row("  overlap").ends_with("both valid, 64 d left"), "{}", shown.stdout);
+    assert!(row("┣━┫ valid").contains("◆ renew"), "{}", shown.stdout);
+    assert!(!shown.stdout.contains('\u{1b}'), "no colour in a pipe");
+    // Not in a pipe unasked: other programs read it.
+    let bare = run(["inspect".as_ref(), bundle.as_os_str()]);
+    assert!(!bare.stdout.contains('━'), "{}", bare.stdout);
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use certsource_reload::certsource::Material;
 use certsource_reload::{Error, Reason};
 use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, SupportedProtocolVersion};
@@ -84,19 +85,26 @@ impl ClientTls {
         &self.provider
     }
 
-    /// Makes a config: a fresh verifier, resolver and session store.
+    /// Makes the verifier of servers alone, for programs that ask what a config would accept.
     ///
     /// # Errors
-    /// When the material holds no trust, or when rustls does not accept it.
-    pub fn config(&self, material: &Material) -> Result<ClientConfig, Error> {
+    /// As [`ClientTls::config`].
+    pub fn verifier(&self, material: &Material) -> Result<Arc<dyn ServerCertVerifier>, Error> {
         let Some(trust) = material.trust() else {
             return Err(Error::new(
                 Reason::Empty,
                 "no trust anchors: name a CA bundle; the system's roots are never used unasked",
             ));
         };
-        let crls = material.crls().unwrap_or_default();
-        let verifier = self.revocation.server_verifier(trust, crls, &self.provider)?;
+        self.revocation.server_verifier(trust, material.crls().unwrap_or_default(), &self.provider)
+    }
+
+    /// Makes a config: a fresh verifier, resolver and session store.
+    ///
+    /// # Errors
+    /// When the material holds no trust, or when rustls does not accept it.
+    pub fn config(&self, material: &Material) -> Result<ClientConfig, Error> {
+        let verifier = self.verifier(material)?;
         let builder = ClientConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&self.versions)
             .map_err(|error| refused("the crypto provider does not have these versions of TLS", error))?

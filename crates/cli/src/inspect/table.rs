@@ -46,6 +46,11 @@ impl Table {
         Self { now, rows: Vec::new(), hidden: 0, width }
     }
 
+    /// The width of the terminal, if there is one.
+    pub(super) fn terminal(&self) -> Option<usize> {
+        self.width
+    }
+
     /// Adds what is in a file.
     pub(super) fn add(&mut self, file: &File, all: bool) {
         let shown = Shown::of(file, all);
@@ -54,7 +59,8 @@ impl Table {
             match &item.what {
                 What::Certificate(found) if shown.shows(found) => self.certificate(found, file),
                 What::Certificate(_) => self.hidden += 1,
-                What::Crl(crl) => {
+                What::Crl(found) => {
+                    let crl = &found.inspection;
                     let entries = match crl.entries() {
                         1 => String::from("1 entry"),
                         entries => format!("{entries} entries"),

@@ -1,0 +1,360 @@
+//! `certsource doctor` on staged cases: each question that it must answer, on files and on their readers.
+//!
+//! Servers are in `doctor_server.rs`.
+
+#![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test that called it")]
+#![cfg(unix)]
+
+mod common;
+
+use std::ffi::OsStr;
+use std::fs::{self, File, FileTimes};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use certsource_testkit::{Ca, KubeletDir, TestDir};
+use serde_json::Value;
+
+use crate::common::{Finished, run};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Its findings, by code.
+struct Diagnosis {
+    code: Option<i32>,
+    findings: Vec<Value>,
+}
+
+impl Diagnosis {
+    fn of(finished: &Finished) -> Self {
+        assert_eq!(finished.stderr, "", "{}", finished.stdout);
+        let mut findings = finished.json();
+        let summary = findings.pop().unwrap();
+        assert_eq!(summary["event"], "summary");
+        let first = findings[0]["level"] != "note";
+        assert_eq!(summary["first"], if first { findings[0]["code"].clone() } else { Value::Null });
+        Self { code: finished.code, findings }
+    }
+
+    /// The likeliest cause: code and message.
+    #[track_caller]
+    fn first(&self) -> (&str, &str) {
+        assert_eq!(self.code, Some(1), "{:#?}", self.findings);
+        let first = &self.findings[0];
+        assert_eq!(first["level"], "problem");
+        (first["code"].as_str().unwrap(), first["message"].as_str().unwrap())
+    }
+
+    #[track_caller]
+    fn message(&self, code: &str) -> &str {
+        let finding = self.findings.iter().find(|finding| finding["code"] == code);
+        finding.unwrap_or_else(|| panic!("no {code}: {:#?}", self.findings))["message"].as_str().unwrap()
+    }
+
+    fn has(&self, code: &str) -> bool {
+        self.findings.iter().any(|finding| finding["code"] == code)
+    }
+}
+
+fn doctor(args: &[&OsStr]) -> Diagnosis {
+    let whole = ["doctor".as_ref(), "--format=json".as_ref()].into_iter().chain(args.iter().copied());
+    Diagnosis::of(&run(whole))
+}
+
+fn kubernetes(dir: &Path) -> Diagnosis {
+    doctor(&["--kubernetes".as_ref(), dir.as_os_str()])
+}
+
+/// A plain directory with the three files.
+fn written(issued: &certsource_testkit::Issued) -> TestDir {
+    let dir = TestDir::new().unwrap();
+    for (name, content) in issued.files() {
+        dir.write(name, content).unwrap();
+    }
+    fs::set_permissions(dir.join("tls.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    dir
+}
+
+/// The program in a mount namespace of its own, after `script` there; `None` where the system does not allow that.
+fn in_namespace(script: &str, args: &[&OsStr]) -> Option<Diagnosis> {
+    if !Command::new("unshare").args(["-Urm", "true"]).status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: this system allows no user namespaces");
+        return None;
+    }
+    let output = Command::new("unshare")
+        .args(["-Urm", "sh", "-ec", &format!("{script}\nexec \"$@\""), "sh"])
+        .arg(env!("CARGO_BIN_EXE_certsource"))
+        .args(["doctor", "--format=json"])
+        .args(args)
+        .output()
+        .unwrap();
+    Some(diagnosis(&output))
+}
+
+fn diagnosis(output: &std::process::Output) -> Diagnosis {
+    Diagnosis::of(&Finished {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout.clone()).unwrap(),
+        stderr: String::from_utf8(output.stderr.clone()).unwrap(),
+        took: Duration::ZERO,
+    })
+}
+
+#[test]
+fn nothing_is_wrong_and_the_facts_are_told() {
+    let dir = TestDir::new().unwrap();
+    let volume = KubeletDir::from_dir(TestDir::at(dir.join("v")).unwrap());
+    let issued = Ca::new("a").leaf("localhost").valid_for(DAY * 12 + DAY / 2).issue();
+    volume.swap(issued).unwrap();
+    let path = dir.join("v");
+    let told = kubernetes(&path);
+    assert_eq!(told.code, Some(0), "{:#?}", told.findings);
+    assert!(told.message("would_publish").contains("1 trust anchor, the identity CN=localhost"));
+    assert!(told.message("expires_first").starts_with("leaf CN=localhost is the first to expire: in 12 d"));
+    assert!(told.message("changed_last").contains("as the kubelet does"), "{}", told.message("changed_last"));
+    assert!(told.message("file").contains("→ ..data/"), "{}", told.message("file"));
+    let text = run(["doctor".as_ref(), "--kubernetes".as_ref(), path.as_os_str()]);
+    assert_eq!(text.code, Some(0));
+    assert!(text.stdout.trim_end().ends_with("nothing is wrong"), "{}", text.stdout);
+}
+
+#[test]
+fn a_key_of_another_certificate() {
+    let ca = Ca::new("a");
+    let dir = written(&ca.issue("localhost"));
+    dir.write("tls.key", ca.issue("localhost").key_pem()).unwrap();
+    assert_eq!(kubernetes(dir.path()).first().0, "key_mismatch");
+    let text = run(["doctor".as_ref(), "--kubernetes".as_ref(), dir.path().as_os_str()]);
+    let mut lines = text.stdout.lines();
+    assert!(
+        lines
+            .next()
+            .unwrap()
+            .starts_with("PROBLEM key_mismatch: a reload would be refused, and what is served stays: ")
+    );
+    assert!(lines.next().unwrap().starts_with("        do: "));
+    assert!(text.stdout.trim_end().ends_with("1 problem"), "{}", text.stdout);
+}
+
+#[test]
+fn files_that_are_missing_broken_or_empty() {
+    let dir = written(&Ca::new("a").issue("localhost"));
+    fs::remove_file(dir.join("tls.key")).unwrap();
+    let (code, message) = {
+        let told = kubernetes(dir.path());
+        let (a, b) = told.first();
+        (a.to_owned(), b.to_owned())
+    };
+    assert_eq!(
+        (&*code, &*message),
+        ("not_found", &*format!("{} does not exist", dir.join("tls.key").display()))
+    );
+    symlink("nowhere.key", dir.join("tls.key")).unwrap();
+    assert!(kubernetes(dir.path()).first().1.contains("is a link that leads nowhere: "));
+    let missing = doctor(&["--ca".as_ref(), dir.join("no/such/ca.pem").as_os_str()]);
+    assert!(
+        missing.first().1.ends_with(&format!("there is no {}", dir.join("no").display())),
+        "{:?}",
+        missing.first()
+    );
+
+    let broken = dir.write("broken.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n").unwrap();
+    assert_eq!(doctor(&["--ca".as_ref(), broken.as_os_str()]).first().0, "malformed");
+    let empty = dir.write("empty.pem", "").unwrap();
+    assert_eq!(doctor(&["--ca".as_ref(), empty.as_os_str()]).first().0, "empty");
+}
+
+#[test]
+fn a_directory_that_may_not_be_entered_and_a_file_that_may_not_be_read() {
+    let dir = written(&Ca::new("a").issue("localhost"));
+    let inner = TestDir::at(dir.join("inner")).unwrap();
+    inner.write("ca.pem", "").unwrap();
+    let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let is_root = rustix::process::geteuid().is_root();
+    let ask = |path: &Path| {
+        // A copy that everybody may run, whatever the build directory allows.
+        let mut command = Command::new(env!("CARGO_BIN_EXE_certsource"));
+        command.args(["doctor", "--format=json", "--ca"]).arg(path).current_dir("/");
+        if is_root {
+            command.uid(65_534).gid(65_534);
+        }
+        command.output()
+    };
+    set(dir.path(), 0o755);
+    set(&dir.join("tls.crt"), 0o000);
+    let Ok(output) = ask(&dir.join("tls.crt")) else {
+        return eprintln!("skipped: another user cannot run the program where it was built");
+    };
+    let unread = diagnosis(&output);
+    let (code, message) = unread.first();
+    assert_eq!(code, "permission_denied");
+    assert!(message.contains("may not read it (mode 0000"), "{message}");
+
+    set(&dir.join("inner"), 0o600);
+    let entered = diagnosis(&ask(&dir.join("inner/ca.pem")).unwrap());
+    set(&dir.join("inner"), 0o700);
+    let (code, message) = entered.first();
+    assert_eq!(code, "permission_denied");
+    assert!(
+        message.contains(&format!("may not enter {} (mode 0600", dir.join("inner").display())),
+        "{message}"
+    );
+}
+
+#[test]
+fn what_is_not_valid_yet_what_expired_and_clocks() {
+    let (ca, now) = (Ca::new("a"), SystemTime::now());
+    let soon =
+        written(&ca.leaf("localhost").not_before(now + Duration::from_secs(7000)).valid_for(DAY).issue());
+    let told = kubernetes(soon.path());
+    assert_eq!(told.first().0, "not_yet_valid");
+    assert_eq!(told.findings[0]["advice"], "set this clock, or the issuer's: they differ");
+
+    let over = written(&ca.leaf("localhost").not_before(now - DAY * 3).not_after(now - DAY).issue());
+    assert_eq!(kubernetes(over.path()).first().0, "expired");
+
+    let ahead = written(&ca.issue("localhost"));
+    let file = File::options().write(true).open(ahead.join("tls.crt")).unwrap();
+    file.set_modified(now + Duration::from_secs(7300)).unwrap();
+    let told = kubernetes(ahead.path());
+    assert_eq!(told.code, Some(0));
+    assert!(
+        told.message("clock_skew").contains("was changed 2 h in the future"),
+        "{}",
+        told.message("clock_skew")
+    );
+}
+
+#[test]
+fn a_stale_revocation_list_and_a_chain_in_disorder() {
+    let ca = Ca::new("a").intermediate("b").intermediate("c");
+    let issued = ca.issue("localhost");
+    let dir = written(&issued);
+    let now = SystemTime::now();
+    let crl = ca.crl_builder().this_update(now - DAY * 9).next_update(now - DAY * 2).sign();
+    let crl = dir.write("ca.crl", crl.pem()).unwrap();
+    let told = doctor(&["--kubernetes".as_ref(), dir.path().as_os_str(), "--crl".as_ref(), crl.as_os_str()]);
+    assert_eq!(told.first().0, "crl_stale");
+    assert!(
+        told.first().1.contains("should have been replaced 48 h ago") || told.first().1.contains("2 d ago"),
+        "{}",
+        told.first().1
+    );
+
+    let pem = issued.chain_pem();
+    let mut blocks: Vec<_> = pem.split_inclusive("-----END CERTIFICATE-----\n").collect();
+    assert!(blocks.len() >= 3);
+    blocks.swap(1, 2);
+    dir.write("tls.crt", blocks.concat()).unwrap();
+    assert!(kubernetes(dir.path()).message("chain_order").contains("is issued by CN=c, but next comes CN=b"));
+}
+
+#[test]
+fn the_kind_of_writer() {
+    let ca = Ca::new("a");
+    let now = SystemTime::now();
+    let dir = TestDir::new().unwrap();
+    let path = dir.write("ca.pem", ca.certificate_pem()).unwrap();
+    let ask = |path: &Path| doctor(&["--ca".as_ref(), path.as_os_str()]).message("changed_last").to_owned();
+    assert!(ask(&path).contains("by a new file under this name"), "{}", ask(&path));
+    let touch = |at| {
+        File::options().write(true).open(&path).unwrap().set_times(FileTimes::new().set_modified(at)).unwrap()
+    };
+    touch(now + Duration::from_secs(20));
+    assert!(ask(&path).contains("in place"), "{}", ask(&path));
+    touch(now - DAY);
+    assert!(ask(&path).contains("kept its older time stamp"), "{}", ask(&path));
+
+    let archive = TestDir::at(dir.join("archive/x")).unwrap();
+    archive.write("chain7.pem", ca.certificate_pem()).unwrap();
+    let live = TestDir::at(dir.join("live/x")).unwrap();
+    symlink("../../archive/x/chain7.pem", live.join("chain.pem")).unwrap();
+    assert!(ask(&live.join("chain.pem")).contains("as certbot does"));
+    symlink("ca.pem", dir.join("link.pem")).unwrap();
+    assert!(ask(&dir.join("link.pem")).contains("as ln -sf does"));
+}
+
+#[test]
+fn mounts_through_which_no_change_comes() {
+    let ca = Ca::new("a");
+    let dir = TestDir::new().unwrap();
+    let volume = dir.join("v");
+    KubeletDir::from_dir(TestDir::at(&volume).unwrap()).swap(ca.issue("localhost")).unwrap();
+    let mounted = dir.write("mounted.crt", "").unwrap();
+    let plain = dir.write("plain.pem", ca.certificate_pem()).unwrap();
+    let args = [OsStr::new("--ca"), mounted.as_os_str()];
+    let (from, to) = (volume.join("..data/ca.crt").canonicalize().unwrap(), mounted.display());
+
+    let script = format!("mount --bind '{}' '{to}'", from.display());
+    let Some(told) = in_namespace(&script, &args) else { return };
+    assert_eq!(told.first().0, "sub_path");
+
+    let script = format!("mount --bind '{}' '{to}'", plain.display());
+    let told = in_namespace(&script, &args).unwrap();
+    assert_eq!(told.code, Some(0), "{:#?}", told.findings);
+    assert!(told.message("single_file_mount").contains("is a mount of a single file"));
+
+    let script = format!("mount --bind '{0}' '{to}'\nmv '{0}' '{0}.old'\nrm '{0}.old'", plain.display());
+    let told = in_namespace(&script, &args).unwrap();
+    assert_eq!(told.first().0, "replaced_outside");
+    assert!(!told.has("single_file_mount") && !told.has("warning"), "{:#?}", told.findings);
+}
+
+#[test]
+fn file_systems_and_limits_without_events() {
+    // No certificate, but on a file system that tells of no changes.
+    #[cfg(target_os = "linux")]
+    assert!(
+        doctor(&["--ca".as_ref(), "/proc/version".as_ref()])
+            .message("network_file_system")
+            .contains("(proc)")
+    );
+
+    let dir = written(&Ca::new("a").issue("localhost"));
+    let args = [OsStr::new("--kubernetes"), dir.path().as_os_str()];
+    let Some(told) = in_namespace("echo 0 > /proc/sys/user/max_inotify_instances", &args) else { return };
+    assert_eq!(told.code, Some(0), "{:#?}", told.findings);
+    assert!(told.message("watches_exhausted").contains("no file watch left"));
+    // Who polls by choice needs none.
+    let polling = [&args[..], &[OsStr::new("--detect=sha256")]].concat();
+    assert!(
+        !in_namespace("echo 0 > /proc/sys/user/max_inotify_instances", &polling)
+            .unwrap()
+            .has("watches_exhausted")
+    );
+}
+
+#[test]
+fn what_it_cannot_do_is_one_line() {
+    let none = run(["doctor"]);
+    assert_eq!((none.code, &*none.stdout), (Some(2), ""));
+    assert!(none.error_line().starts_with("error: nothing to look at"), "{}", none.stderr);
+    let old = run(["doctor", "--connect", "localhost:1", "--old-ca", "/no/such.pem"]);
+    assert_eq!(old.code, Some(2));
+    assert!(old.error_line().ends_with("[not_found]"), "{}", old.stderr);
+}
+
+#[test]
+fn hostile_names_are_escaped() {
+    let issued = Ca::new("\u{1b}[31mred\u{202e}").leaf("a").issue();
+    let dir = written(&issued);
+    for format in ["text", "json"] {
+        let args = [
+            "doctor".as_ref(),
+            "--kubernetes".as_ref(),
+            dir.path().as_os_str(),
+            "--format".as_ref(),
+            format.as_ref(),
+        ];
+        let told = run(args);
+        assert_eq!(told.code, Some(0));
+        assert!(
+            !told.stdout.contains(|c: char| c != '\n' && (c.is_control() || c == '\u{202e}')),
+            "{:?}",
+            told.stdout
+        );
+    }
+}

@@ -3,6 +3,7 @@
 //! Servers are in `doctor_server.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test that called it")]
+#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 #![cfg(unix)]
 
 mod common;

@@ -10,9 +10,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-#[cfg(doctest)]
-pub mod documents;
-
 /// Serves `200 OK` to every HTTP/1.1 request, one request a connection, with session tickets on.
 ///
 /// # Errors

@@ -143,8 +143,9 @@ impl Builder {
 
     /// Refuses what the revocation lists of this file revoke. Call it again for more files.
     ///
-    /// With a list, every certificate of a server's chain needs one of its issuer that has not expired: what cannot
-    /// be checked is refused.
+    /// The whole chain of a server is checked. A certificate whose issuer has no list here is accepted, and a list is used
+    /// for one day after its end: see [`Revocation`](certsource_rustls::Revocation). The file must be there and hold a
+    /// list: one that is gone never means that nothing is revoked.
     pub fn crl(self, path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         self.with_files(|files| match files {

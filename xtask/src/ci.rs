@@ -23,6 +23,8 @@ fn cells(workspace: &Workspace) -> Vec<Cell> {
         run_cell("fmt", Step::cargo(["fmt", "--all", "--", "--check"])),
         call_cell("tidy", || tidy::check(false)),
         deny_cell(),
+        promtool_cell("alerts/check", ["check", "rules", "docs/alerts/certsource.rules.yml"]),
+        promtool_cell("alerts/test", ["test", "rules", "docs/alerts/certsource.test.yml"]),
     ];
     // A package at a time: cargo unites the features of packages that are built together, and so hides what one lacks.
     for package in workspace.members() {
@@ -68,6 +70,11 @@ fn deny_cell() -> Cell {
     // Without `advisories`: that check fetches its database, and a check must not change from one day to the next.
     let step = Step::cargo(["deny", "--locked", "check", "bans", "licenses", "sources"]);
     Cell { needs: vec![Tool::CargoDeny], ..run_cell("deny", step) }
+}
+
+fn promtool_cell(name: &str, arguments: [&str; 3]) -> Cell {
+    let step = Step::program("promtool".into(), arguments);
+    Cell { needs: vec![Tool::Promtool], ..run_cell(name, step) }
 }
 
 #[cfg(test)]

@@ -65,6 +65,7 @@ pub(crate) fn cells(workspace: &Workspace, keep_going: bool) -> Result<Vec<Cell>
         }
     }
     if workspace.members().iter().any(|package| package.targets_of("bin").any(|bin| bin.name == PROGRAM)) {
+        cells.push(promtool_cell());
         cells.extend(DEMOS.iter().map(|(name, options)| demo_cell(name, options)));
     }
     Ok(cells)
@@ -189,6 +190,18 @@ fn example_cell(package: &Package, target: &Target) -> Result<Cell> {
         judge: if header.build_only { Judge::Build } else { Judge::Exit },
         covers: None,
     })
+}
+
+/// The exporter's text, judged by promtool. Among the program's other tests it is passed over where promtool is missing.
+fn promtool_cell() -> Cell {
+    let step = Step::cargo(["test", "--package", "certsource-cli", "--test", "exporter_promtool"]);
+    Cell {
+        name: "exporter/promtool".to_owned(),
+        needs: vec![Tool::Promtool],
+        work: Work::Run(step.variable("CERTSOURCE_STRICT", "1")),
+        judge: Judge::Tests,
+        covers: None,
+    }
 }
 
 fn demo_cell(name: &str, options: &[&str]) -> Cell {

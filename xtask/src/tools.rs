@@ -18,13 +18,16 @@ pub(crate) enum Tool {
     Openssl,
     /// An HTTP client that is not ours.
     Curl,
+    /// Judges metrics and alert rules, by the makers of Prometheus.
+    Promtool,
     /// Judges licences, bans and sources by deny.toml.
     CargoDeny,
 }
 
 impl Tool {
     /// All of them.
-    pub(crate) const ALL: [Self; 4] = [Self::Nginx, Self::Openssl, Self::Curl, Self::CargoDeny];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Nginx, Self::Openssl, Self::Curl, Self::Promtool, Self::CargoDeny];
 
     /// The program's name.
     pub(crate) fn name(self) -> &'static str {
@@ -32,6 +35,7 @@ impl Tool {
             Self::Nginx => "nginx",
             Self::Openssl => "openssl",
             Self::Curl => "curl",
+            Self::Promtool => "promtool",
             Self::CargoDeny => "cargo-deny",
         }
     }
@@ -43,6 +47,7 @@ impl Tool {
             Self::Nginx => Some("nginx-light"),
             Self::Openssl => Some("openssl"),
             Self::Curl => Some("curl"),
+            Self::Promtool => Some("prometheus"),
             Self::CargoDeny => None,
         }
     }
@@ -75,7 +80,9 @@ impl FromStr for Tool {
     fn from_str(name: &str) -> Result<Self> {
         match Self::ALL.into_iter().find(|tool| tool.name() == name) {
             Some(tool) => Ok(tool),
-            None => bail!("no tool is called `{name}`; there are nginx, openssl, curl and cargo-deny"),
+            None => {
+                bail!("no tool is called `{name}`; there are nginx, openssl, curl, promtool and cargo-deny")
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use certsource::detect::{Mtime, Notify, Sha256};
 use certsource::machine::Policy;
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{check, demo, doctor, duration, get, inspect, watch};
+use crate::{check, demo, doctor, duration, exporter, get, inspect, watch};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,6 +22,8 @@ Examples:
       exit code 1 if it expires within 30 days
   certsource doctor --kubernetes /etc/tls
       why does a rotation not arrive? the likeliest cause first
+  certsource exporter /etc/tls
+      metrics for Prometheus on http://127.0.0.1:9793/metrics
   certsource watch --kubernetes /etc/tls
       a line for each rotation, and for each one that fails, with the reason
   certsource get https://localhost:8443/ --kubernetes /etc/tls --every 100ms
@@ -50,6 +52,7 @@ pub(crate) enum Command {
     Inspect(inspect::Args),
     Check(check::Args),
     Doctor(doctor::Args),
+    Exporter(exporter::Args),
 }
 
 /// How results are written.

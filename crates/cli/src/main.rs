@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 mod duration;
 mod error;
+mod exporter;
 mod get;
 mod inspect;
 mod latency;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Exporter(args) => exporter::run(args),
     };
     match result {
         Ok(code) => code,

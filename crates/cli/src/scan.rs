@@ -16,7 +16,7 @@ use certsource::text::Escaped;
 use certsource::{Error, KeyFormat, Reason};
 use pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
-use self::walk::Place;
+pub(crate) use self::walk::{Place, list};
 use crate::progress::Bar;
 
 /// As `certsource::files::Limits`: more than any public bundle or list needs.
@@ -87,7 +87,7 @@ pub(crate) fn each(
     paths: &[PathBuf],
     mut take: impl FnMut(File) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let places = walk::list(paths);
+    let places = list(paths);
     let mut bar = Bar::on_stderr(places.len());
     for place in places {
         let file = match place {

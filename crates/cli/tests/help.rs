@@ -6,7 +6,7 @@ mod common;
 
 use crate::common::run;
 
-const COMMANDS: [&str; 6] = ["demo", "get", "watch", "inspect", "check", "doctor"];
+const COMMANDS: [&str; 7] = ["demo", "get", "watch", "inspect", "check", "doctor", "exporter"];
 
 #[test]
 fn every_command_explains_itself_by_examples() {

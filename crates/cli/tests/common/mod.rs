@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
+pub(crate) mod exporter;
 pub(crate) mod server;
 
 use std::ffi::OsStr;

@@ -1,0 +1,221 @@
+//! The text format of Prometheus, version 0.0.4.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::time::SystemTime;
+
+use certsource::inspect::{CrlInspection, Inspection};
+
+use super::State;
+use super::collect::Item;
+use super::follow::NAME;
+
+/// So much of a fingerprint tells certificates apart.
+const SHORT: usize = 16;
+
+/// A label's value in quotes.
+pub(super) fn quoted(value: &str) -> String {
+    let mut text = String::with_capacity(value.len() + 2);
+    text.push('"');
+    for c in value.chars() {
+        match c {
+            '\\' => text.push_str("\\\\"),
+            '"' => text.push_str("\\\""),
+            '\n' => text.push_str("\\n"),
+            c if c.is_control() => {}
+            c => text.push(c),
+        }
+    }
+    text.push('"');
+    text
+}
+
+pub(super) fn certificate_labels(
+    source: &str,
+    role: &str,
+    inspection: &Inspection,
+    path: Option<&Path>,
+) -> String {
+    let print = inspection.fingerprint().to_string();
+    let mut labels = format!(
+        "source={},role=\"{role}\",subject={},issuer={},serial=\"{}\",fingerprint=\"{}\"",
+        quoted(source),
+        quoted(&subject(inspection)),
+        quoted(inspection.issuer()),
+        inspection.serial(),
+        &print[..SHORT]
+    );
+    with_path(&mut labels, path);
+    labels
+}
+
+/// The subject; the first name of a certificate that has none.
+fn subject(inspection: &Inspection) -> String {
+    match (inspection.subject(), inspection.sans().first()) {
+        ("", Some(name)) => name.to_string(),
+        (subject, _) => subject.to_owned(),
+    }
+}
+
+pub(super) fn crl_labels(source: &str, inspection: &CrlInspection, path: Option<&Path>) -> String {
+    let mut labels = format!("source={},issuer={}", quoted(source), quoted(inspection.issuer()));
+    with_path(&mut labels, path);
+    labels
+}
+
+fn with_path(labels: &mut String, path: Option<&Path>) {
+    if let Some(path) = path {
+        let _ = write!(labels, ",path={}", quoted(&path.to_string_lossy()));
+    }
+}
+
+/// Everything, as one scrape gets it.
+pub(super) fn metrics(state: &State, now: SystemTime) -> String {
+    let snapshot = state.snapshot();
+    let followed = state.followed.as_ref().map(|followed| followed.items()).unwrap_or_default();
+    let items = || snapshot.files.iter().flat_map(|items| items.iter()).chain(&followed);
+    let certificates = || items().filter(|item| !item.is_crl);
+    let length: usize = items().map(|item| item.labels.len() + 50).sum();
+    let mut text = String::with_capacity(3 * length + 8192);
+    let all = &mut text;
+    family(all, "x509_cert_not_after", "gauge", "End of the certificate's validity, in seconds since 1970.");
+    certificates().for_each(|item| sample(all, "x509_cert_not_after", item, seconds(item.not_after)));
+    family(
+        all,
+        "x509_cert_not_before",
+        "gauge",
+        "Begin of the certificate's validity, in seconds since 1970.",
+    );
+    certificates().for_each(|item| sample(all, "x509_cert_not_before", item, seconds(item.not_before)));
+    family(all, "x509_cert_expired", "gauge", "Whether the certificate is past its end: 1 or 0.");
+    certificates().for_each(|item| sample(all, "x509_cert_expired", item, i64::from(now > item.not_after)));
+    family(
+        all,
+        "x509_crl_next_update",
+        "gauge",
+        "When the issuer promised the next list, in seconds since 1970.",
+    );
+    items().filter(|item| item.is_crl).for_each(|item| {
+        sample(all, "x509_crl_next_update", item, seconds(item.not_after));
+    });
+    sources(all, state, &snapshot);
+    if !snapshot.sources.is_empty() {
+        family(all, "x509_scan_timestamp_seconds", "gauge", "When the files were looked at last.");
+        let _ = writeln!(all, "x509_scan_timestamp_seconds {}", seconds(snapshot.collected));
+        family(all, "x509_scan_duration_seconds", "gauge", "How long that took.");
+        let _ = writeln!(all, "x509_scan_duration_seconds {:.6}", snapshot.took.as_secs_f64());
+    }
+    generation(all, state, now);
+    family(all, "certsource_build_info", "gauge", "The version of this program.");
+    let _ = writeln!(all, "certsource_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
+    text
+}
+
+fn sources(all: &mut String, state: &State, snapshot: &super::collect::Snapshot) {
+    let followed = state.followed.as_ref().map(|followed| {
+        let counts = followed.counts();
+        (followed.status().is_some_and(|status| status.reason.is_none()), counts)
+    });
+    family(all, "x509_source_up", "gauge", "Whether everything of the source could be read: 1 or 0.");
+    for source in &snapshot.sources {
+        let _ = writeln!(all, "x509_source_up{{{}}} {}", source.labels, i64::from(source.is_up));
+    }
+    if let Some((is_up, _)) = &followed {
+        let _ = writeln!(all, "x509_source_up{{source=\"{NAME}\"}} {}", i64::from(*is_up));
+    }
+    if !snapshot.sources.is_empty() {
+        family(
+            all,
+            "x509_source_certificates",
+            "gauge",
+            "How many certificates and lists were read in the source.",
+        );
+        for source in &snapshot.sources {
+            let _ = writeln!(all, "x509_source_certificates{{{}}} {}", source.labels, source.certificates);
+        }
+    }
+    let mut errors = Vec::new();
+    for source in &snapshot.sources {
+        errors.extend(source.errors.iter().map(|(reason, count)| (source.labels.clone(), *reason, *count)));
+    }
+    if let Some((_, counts)) = &followed {
+        let labels = format!("source=\"{NAME}\"");
+        errors.extend(counts.failures.iter().map(|(reason, count)| (labels.clone(), *reason, *count)));
+    }
+    if !errors.is_empty() {
+        family(all, "x509_source_errors_total", "counter", "How often reading failed, by reason.");
+        for (labels, reason, count) in errors {
+            let _ = writeln!(all, "x509_source_errors_total{{{labels},reason=\"{reason}\"}} {count}");
+        }
+    }
+}
+
+/// What is followed.
+fn generation(all: &mut String, state: &State, now: SystemTime) {
+    let Some(followed) = &state.followed else { return };
+    let (counts, status) = (followed.counts(), followed.status());
+    family(all, "certsource_reloads_total", "counter", "Reloads after the first load, by result.");
+    let failures: u64 = counts.failures.values().sum();
+    for (result, count) in [("success", counts.reloads), ("failure", failures)] {
+        let _ = writeln!(all, "certsource_reloads_total{{source=\"{NAME}\",result=\"{result}\"}} {count}");
+    }
+    let mut gauge = |name: &str, help: &str, value: f64| {
+        family(all, name, "gauge", help);
+        let _ = writeln!(all, "{name}{{source=\"{NAME}\"}} {value}");
+    };
+    let status = status.as_ref();
+    gauge(
+        "certsource_generation",
+        "The number of the generation that is served; 0 before the first.",
+        status.map_or(0.0, |status| status.generation as f64),
+    );
+    gauge(
+        "certsource_generation_age_seconds",
+        "Since when the generation is served.",
+        status.map_or(0.0, |status| status.age_seconds),
+    );
+    gauge(
+        "certsource_failing_seconds",
+        "For how long what is on disk has not been what is served, because it can not be loaded; 0 when all is well.",
+        status.and_then(|status| status.failing_seconds).unwrap_or(0.0),
+    );
+    gauge(
+        "certsource_withdrawal_pending",
+        "Whether a withdrawn CA is still trusted, because something else is broken: 1 or 0.",
+        f64::from(u8::from(status.is_some_and(|status| status.withdrawal_pending))),
+    );
+    gauge(
+        "certsource_ready",
+        "Whether a generation is served and valid: 1 or 0.",
+        f64::from(u8::from(status.is_some_and(|status| status.is_ready_at(now)))),
+    );
+}
+
+fn family(all: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = write!(all, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+}
+
+fn sample(all: &mut String, name: &str, item: &Item, value: i64) {
+    all.push_str(name);
+    all.push('{');
+    all.push_str(&item.labels);
+    all.push_str("} ");
+    let _ = writeln!(all, "{value}");
+}
+
+fn seconds(at: SystemTime) -> i64 {
+    match at.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |seconds| -seconds),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn label_values_are_quoted() {
+        assert_eq!(quoted("a\\b\"c\nd\u{1b}"), "\"a\\\\b\\\"c\\nd\"");
+    }
+}

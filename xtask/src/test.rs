@@ -44,8 +44,11 @@ pub(crate) fn cells(workspace: &Workspace, keep_going: bool) -> Result<Vec<Cell>
         if package.name == END_TO_END {
             continue;
         }
-        for (selection, features) in selections(package) {
-            cells.push(package_cell(package, selection, features, keep_going));
+        // The examples and the documents have none: their programs and their code are cells of their own.
+        if package.is_published() || scan::has_tests(package.manifest_path.with_file_name("").as_path())? {
+            for (selection, features) in selections(package) {
+                cells.push(package_cell(package, selection, features, keep_going));
+            }
         }
         if let Some(library) = package.library() {
             if scan::has_doctests(&library.src_path.with_file_name(""))? {
@@ -273,10 +276,14 @@ mod tests {
         let names: BTreeSet<&str> = cells.iter().map(|cell| cell.name.as_str()).collect();
         assert_eq!(names.len(), cells.len());
         for package in workspace.members() {
-            let start =
-                if package.name == END_TO_END { "e2e/".to_owned() } else { format!("{}/", short(package)) };
+            let mut starts = vec![format!("{}/", short(package))];
+            if package.name == END_TO_END {
+                starts.push("e2e/".to_owned());
+            }
+            starts.extend(package.targets_of("example").map(|example| format!("example/{}", example.name)));
+            let is_in = |start: &String| names.iter().any(|name| name.starts_with(start));
             let has_tests = package.name != END_TO_END || package.targets_of("test").next().is_some();
-            assert_eq!(names.iter().any(|name| name.starts_with(&start)), has_tests, "{start}");
+            assert_eq!(starts.iter().any(is_in), has_tests, "{starts:?}");
         }
     }
 

@@ -10,8 +10,9 @@ use certsource::machine::{Candidate, Policy};
 use certsource::source::Detector;
 use certsource::{Error, Files, Material, Reason, Source};
 use certsource_reload::{Event, Failure, Hub, Reload, Reloader};
-use certsource_rustls::{ClientTls, TlsGate};
+use certsource_rustls::{ClientTls, Probe, TlsGate};
 use http::HeaderMap;
+use reqwest::Url;
 use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
 
@@ -50,6 +51,7 @@ pub struct Builder {
     policy: Policy,
     steps: Vec<Step>,
     validate: Vec<Judge>,
+    probes: Vec<String>,
     provider: Option<Arc<CryptoProvider>>,
     versions: Option<Vec<&'static SupportedProtocolVersion>>,
     factory: Unfinished,
@@ -81,6 +83,7 @@ struct Unfinished {
     redirects: Redirects,
     retire: Retire,
     drain_deadline: Option<Duration>,
+    confirm_identity: Option<Duration>,
     timeout: Option<Duration>,
     referer: bool,
     default_headers: HeaderMap,
@@ -94,6 +97,7 @@ impl Builder {
             policy: Policy::default(),
             steps: Vec::new(),
             validate: Vec::new(),
+            probes: Vec::new(),
             provider: None,
             versions: None,
             factory: Unfinished {
@@ -104,6 +108,7 @@ impl Builder {
                 redirects: Redirects::default(),
                 retire: Retire::default(),
                 drain_deadline: None,
+                confirm_identity: None,
                 timeout: None,
                 referer: true,
                 default_headers: HeaderMap::new(),
@@ -215,6 +220,20 @@ impl Builder {
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
         self.validate.push(Box::new(move |candidate, current| judge(candidate, current).map_err(Into::into)));
+        self
+    }
+
+    /// Tries a candidate before it is published: a handshake with the server of this `https://` URL must succeed, and
+    /// the server must not refuse our certificate. Call it again for more servers. See [`Probe`] for what is tried,
+    /// when it is tried again, and the timeout of 3 s.
+    ///
+    /// It guards against files that are well-formed and wrong: the bundle of another cluster, an identity that nobody
+    /// knows. It is not asked about the first load, nor about a pure withdrawal, which it could not hold back.
+    ///
+    /// Think twice before you probe a server whose rotation you follow: until it has the new certificates, they are
+    /// not published here either.
+    pub fn probe(mut self, url: impl Into<String>) -> Self {
+        self.probes.push(url.into());
         self
     }
 
@@ -369,6 +388,21 @@ impl Builder {
         self
     }
 
+    /// Waits so long for a server's first message after it was shown our certificate, on the first connection to each
+    /// origin in each generation. Off by default.
+    ///
+    /// On TLS 1.3 a server judges our certificate after the handshake. Without this, a refusal meets the first request:
+    /// one that may not be repeated (`POST`) then fails although nobody looked at it. With this, a refusal is a failed
+    /// connect, and any request is sent again when newer certificates come of the look that follows.
+    ///
+    /// It costs half a round trip on those connections. A server that sends nothing (no session ticket, and HTTP/1.1)
+    /// costs the whole `timeout`, once. Nothing is waited for on TLS 1.2, nor where the server did not ask for a
+    /// certificate.
+    pub fn confirm_identity(mut self, timeout: Duration) -> Self {
+        self.factory.confirm_identity = Some(timeout);
+        self
+    }
+
     /// Keeps cookies in this jar, over all generations.
     #[cfg(feature = "cookies")]
     #[cfg_attr(docsrs, doc(cfg(feature = "cookies")))]
@@ -398,8 +432,19 @@ impl Builder {
     }
 
     fn prepare(self) -> Result<(certsource_reload::Builder, Factory, FollowUp), Error> {
-        let Self { what, detector, policy, steps, validate, provider, versions, factory, follow_up, mistake } =
-            self;
+        let Self {
+            what,
+            detector,
+            policy,
+            steps,
+            validate,
+            probes,
+            provider,
+            versions,
+            factory,
+            follow_up,
+            mistake,
+        } = self;
         if let Some(mistake) = mistake {
             return Err(mistake);
         }
@@ -432,6 +477,9 @@ impl Builder {
                     Error::new(Reason::Rejected, format!("the application refused it: {error}"))
                 })
             });
+        }
+        for url in probes {
+            builder = builder.gate(probe(&url, factory.offers(tls.clone()))?);
         }
         builder = steps.into_iter().fold(builder, |builder, step| step(builder));
         Ok((builder, factory.with(tls), follow_up))
@@ -473,11 +521,32 @@ impl Builder {
     }
 }
 
+/// The gate that makes a handshake with the server of this URL.
+fn probe(url: &str, tls: ClientTls) -> Result<Probe, Error> {
+    let wrong = |why: &str| {
+        Error::new(Reason::Unsupported, format!("Builder::probe needs an https:// URL; {url:?}: {why}"))
+    };
+    let url = Url::parse(url).map_err(|error| wrong(&error.to_string()))?;
+    match (url.scheme(), url.host_str(), url.port_or_known_default()) {
+        ("https", Some(host), Some(port)) => Probe::new(tls, host, port),
+        _ => Err(wrong("there is no handshake to make")),
+    }
+}
+
 fn wrong(what: &str) -> Error {
     Error::new(Reason::Unsupported, what)
 }
 
 impl Unfinished {
+    /// With the protocols that the clients will offer, as far as that is known before the user's closure is asked.
+    fn offers(&self, tls: ClientTls) -> ClientTls {
+        if self.http1_only || !cfg!(feature = "http2") {
+            tls.alpn(["http/1.1"])
+        } else {
+            tls.alpn(["h2", "http/1.1"])
+        }
+    }
+
     fn with(self, tls: ClientTls) -> Factory {
         let customize = self.customize;
         Factory {
@@ -491,6 +560,7 @@ impl Unfinished {
             redirects: self.redirects,
             retire: self.retire,
             drain_deadline: self.drain_deadline,
+            confirm_identity: self.confirm_identity,
             timeout: self.timeout,
             referer: self.referer,
             default_headers: self.default_headers,

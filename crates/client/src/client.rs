@@ -172,6 +172,18 @@ impl Client {
         self.inner.factory.snapshot(&self.generation())
     }
 
+    /// One `rustls::ClientConfig` that reads the current generation at every handshake: for code that takes that type
+    /// once and for all. What it keeps and loses: [`ClientTls::following`](certsource_rustls::ClientTls::following).
+    ///
+    /// It offers no ALPN; set its `alpn_protocols` to what the code speaks. It keeps the source followed, also after
+    /// this client is gone.
+    ///
+    /// # Errors
+    /// When rustls does not accept the current generation.
+    pub fn following_config(&self) -> Result<rustls::ClientConfig, Error> {
+        self.inner.factory.tls.following(self.reloader())
+    }
+
     /// A handle that does not keep the client alive: for hooks.
     pub fn downgrade(&self) -> WeakClient {
         WeakClient { inner: Arc::downgrade(&self.inner) }

@@ -12,6 +12,7 @@ use http::HeaderMap;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::asked::Asked;
+use crate::confirm::{self, Confirm};
 use crate::connector::{Bounce, Nowhere};
 use crate::drain::Drain;
 use crate::lane::{Lane, Lanes, Pulse};
@@ -52,6 +53,7 @@ pub(crate) struct Factory {
     pub(crate) redirects: Redirects,
     pub(crate) retire: Retire,
     pub(crate) drain_deadline: Option<Duration>,
+    pub(crate) confirm_identity: Option<Duration>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) referer: bool,
     pub(crate) default_headers: HeaderMap,
@@ -65,6 +67,9 @@ impl Factory {
     pub(crate) fn lane(&self, generation: &Arc<Generation>, lanes: &Lanes) -> Result<Lane, Error> {
         let (builder, asked) = self.prepare(generation)?;
         let mut builder = builder.redirect(redirect::policy()).retry(reqwest::retry::never());
+        if let Some(timeout) = self.confirms(generation) {
+            builder = builder.connector_layer(Confirm::new(timeout));
+        }
         if self.retire == Retire::Strict {
             builder = builder.connector_layer(Bounce::new(generation.retired().clone()));
         }
@@ -111,6 +116,11 @@ impl Factory {
         built(
             reqwest::Client::builder().tls_backend_preconfigured(config).no_proxy().connector_layer(Nowhere),
         )
+    }
+
+    /// How long first connections wait for the server's answer to our certificate, if they do.
+    fn confirms(&self, generation: &Generation) -> Option<Duration> {
+        self.confirm_identity.filter(|_| generation.identity().is_some())
     }
 
     fn prepare(&self, generation: &Arc<Generation>) -> Result<(reqwest::ClientBuilder, Asked), Error> {
@@ -160,6 +170,9 @@ impl Factory {
         };
         let mut config = self.tls.clone().alpn(protocols.iter().copied()).config(generation.material())?;
         config.enable_sni = asked.sni;
+        if self.confirms(generation).is_some() {
+            confirm::observe(&mut config);
+        }
         if asked.key_log {
             config.key_log = Arc::new(rustls::KeyLogFile::new());
         }

@@ -6,6 +6,7 @@ mod body;
 mod builder;
 mod causes;
 mod client;
+mod confirm;
 mod connector;
 mod drain;
 mod factory;

@@ -3,6 +3,7 @@
 use rustls::{AlertDescription, CertificateError, Error};
 
 use crate::causes::find;
+use crate::confirm::IdentityRefused;
 
 /// Why a rotation may be behind an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,10 @@ pub(crate) enum Refusal {
 pub(crate) fn read(error: &reqwest::Error, has_identity: bool) -> Option<Refusal> {
     if find(error, &mut |error| error.downcast_ref::<Error>().is_some_and(is_about_certificates)) {
         return Some(Refusal::Certificate);
+    }
+    // The connection ended without an alert, which says little; but it ended in answer to our certificate.
+    if find(error, &mut |error| error.is::<IdentityRefused>()) {
+        return Some(Refusal::Suspect);
     }
     // Before a connection was there, the cause is known: it is no refusal of ours.
     let broke = error.is_request() && !error.is_connect() && !error.is_timeout();

@@ -99,6 +99,16 @@ impl ClientTls {
         self.revocation.server_verifier(trust, material.crls().unwrap_or_default(), &self.provider)
     }
 
+    /// The versions of TLS that are spoken.
+    pub(crate) fn offered_versions(&self) -> &[&'static SupportedProtocolVersion] {
+        &self.versions
+    }
+
+    /// What is offered by ALPN.
+    pub(crate) fn offered_protocols(&self) -> &[Vec<u8>] {
+        &self.alpn
+    }
+
     /// Makes a config: a fresh verifier, resolver and session store.
     ///
     /// # Errors

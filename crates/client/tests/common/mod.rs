@@ -69,11 +69,12 @@ pub struct Tls<'a> {
     pub clients: &'a [&'a Ca],
     pub versions: &'a [&'static SupportedProtocolVersion],
     pub http: Option<Http>,
+    pub has_tickets: bool,
 }
 
 impl<'a> Tls<'a> {
     pub fn of(identity: &'a Issued) -> Self {
-        Self { identity, clients: &[], versions: &TLS, http: None }
+        Self { identity, clients: &[], versions: &TLS, http: None, has_tickets: true }
     }
 
     pub fn clients(mut self, clients: &'a [&'a Ca]) -> Self {
@@ -88,6 +89,12 @@ impl<'a> Tls<'a> {
 
     pub fn versions(mut self, versions: &'a [&'static SupportedProtocolVersion]) -> Self {
         self.versions = versions;
+        self
+    }
+
+    /// On TLS 1.3.
+    pub fn without_tickets(mut self) -> Self {
+        self.has_tickets = false;
         self
     }
 
@@ -111,6 +118,9 @@ impl<'a> Tls<'a> {
             Some(Http::Two) => vec![b"h2".to_vec()],
         };
         config.ticketer = ring::Ticketer::new().expect("there is randomness");
+        if !self.has_tickets {
+            config.send_tls13_tickets = 0;
+        }
         Arc::new(config)
     }
 }
@@ -283,6 +293,8 @@ impl Shared {
         };
         let tls = stream.get_ref().1;
         let client = tls.peer_certificates().and_then(|chain| chain.first().cloned());
+        // Who speaks HTTP/2 speaks first, as real servers do: a server that must find out waits for the client.
+        let is_http2 = tls.alpn_protocol() == Some(b"h2");
         let is_resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
         let shared = Arc::clone(&self);
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
@@ -300,9 +312,9 @@ impl Shared {
         });
         let _count = Count::new(&self);
         // A client that goes away is no failure of the server.
-        let _ = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new())
-            .serve_connection(TokioIo::new(stream), service)
-            .await;
+        let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+        let server = if is_http2 { server.http2_only() } else { server };
+        let _ = server.serve_connection(TokioIo::new(stream), service).await;
     }
 }
 

@@ -1,0 +1,154 @@
+//! `confirm_identity`: a refusal of our certificate is a failed connect, on every version of TLS and HTTP; and who has
+//! nothing to confirm waits for nothing.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::time::Duration;
+
+use certsource_client::Builder;
+use certsource_client::reqwest::Body;
+use certsource_client::rustls::SupportedProtocolVersion;
+use certsource_client::rustls::version::{TLS12, TLS13};
+use certsource_testkit::{Ca, KubeletDir};
+use tokio::time::Instant;
+
+use common::{Gated, HTTP, Http, SOON, Server, TLS, Tls, builder, soon};
+
+/// Longer than any server takes to say something, shorter than a test may take.
+const PATIENT: Duration = SOON;
+
+fn unpooled(dir: &KubeletDir) -> Builder {
+    builder(dir.path()).reqwest(|b| b.pool_max_idle_per_host(0))
+}
+
+/// 40 refusals each: all of them are connect errors, with a body that is bytes or a stream, also a large one.
+#[tokio::test]
+async fn every_refusal_is_a_failed_connect() {
+    let (ours, theirs) = (Ca::new("ours"), Ca::new("theirs"));
+    let dir = KubeletDir::new(ours.issue("client")).unwrap();
+    let leaf = ours.issue("localhost");
+    for versions in TLS {
+        for http in HTTP {
+            let server =
+                Server::start(Tls::of(&leaf).clients(&[&theirs]).http(http).versions(&[versions])).await;
+            let client = unpooled(&dir).reactive(false).confirm_identity(PATIENT).build().await.unwrap();
+            for n in 0..40 {
+                let body = match n % 3 {
+                    0 => Body::from("a body"),
+                    1 => Body::from(vec![b'x'; 1 << 20]),
+                    _ => Body::wrap(Gated::new([(None, "a "), (None, "stream")])),
+                };
+                let error = soon(client.post(server.url("/")).body(body).send()).await.unwrap_err();
+                assert!(error.is_connect(), "{versions:?} {http:?} {n}: {error:?}");
+            }
+            assert!(server.seen().is_empty());
+        }
+    }
+}
+
+/// The control: without it, refusals on TLS 1.3 are not connect errors.
+#[tokio::test]
+async fn without_it_a_refusal_on_tls_1_3_meets_the_request() {
+    let (ours, theirs) = (Ca::new("ours"), Ca::new("theirs"));
+    let dir = KubeletDir::new(ours.issue("client")).unwrap();
+    let leaf = ours.issue("localhost");
+    for http in HTTP {
+        let server = Server::start(Tls::of(&leaf).clients(&[&theirs]).http(http).versions(&[&TLS13])).await;
+        let client = unpooled(&dir).reactive(false).build().await.unwrap();
+        let mut late = 0;
+        for _ in 0..20 {
+            let error = soon(client.post(server.url("/")).body("a body").send()).await.unwrap_err();
+            late += u32::from(!error.is_connect());
+        }
+        assert!(
+            late > 0,
+            "{http:?}: rustls or hyper has changed; confirm_identity may be of no use any more"
+        );
+    }
+}
+
+/// So what could not be saved is: a `POST`, and a stream that there is one of.
+#[tokio::test]
+async fn any_request_is_mended_after_a_rotation() {
+    for versions in TLS {
+        for http in HTTP {
+            for is_streaming in [false, true] {
+                let (old, new) = (Ca::new("old"), Ca::new("new"));
+                let dir = KubeletDir::new(old.issue("client")).unwrap();
+                let leaf = old.issue("localhost");
+                let client = unpooled(&dir).confirm_identity(PATIENT).build().await.unwrap();
+                let server =
+                    Server::start(Tls::of(&leaf).clients(&[&new]).http(http).versions(&[versions])).await;
+                let identity = new.issue("client");
+                dir.swap_all(old.certificate_pem(), &identity).unwrap();
+                let body = if is_streaming {
+                    Body::wrap(Gated::new([(None, "a "), (None, "body")]))
+                } else {
+                    Body::from("a body")
+                };
+                let response = soon(client.post(server.url("/")).body(body).send()).await.unwrap();
+                assert_eq!(response.text().await.unwrap(), "a body");
+                assert_eq!(server.seen().len(), 1);
+                assert_eq!(server.last().client, Some(identity.leaf_der()));
+            }
+        }
+    }
+}
+
+/// A server that sends a ticket, or data, keeps nobody waiting; one that sends neither does so once for an origin and
+/// a generation.
+#[tokio::test]
+async fn a_silent_server_is_waited_for_once() {
+    const WAIT: Duration = Duration::from_millis(800);
+    let ca = Ca::new("ca");
+    let dir = KubeletDir::new(ca.issue("client")).unwrap();
+    let leaf = ca.issue("localhost");
+    let clients = [&ca];
+    let tls = Tls::of(&leaf).clients(&clients).http(Http::One).without_tickets();
+    let server = Server::start(tls.versions(&[&TLS13])).await;
+    let client = unpooled(&dir).confirm_identity(WAIT).build().await.unwrap();
+    let took = async || {
+        let begun = Instant::now();
+        client.get(server.url("/")).send().await.unwrap().bytes().await.unwrap();
+        begun.elapsed()
+    };
+    assert!(took().await >= WAIT);
+    let again = (took().await, took().await);
+    assert!(again.0 < WAIT && again.1 < WAIT, "{again:?}");
+    dir.swap(ca.issue("client")).unwrap();
+    client.reload().await.unwrap();
+    assert!(took().await >= WAIT, "a new generation is confirmed anew");
+    let again = (took().await, took().await);
+    assert!(again.0 < WAIT && again.1 < WAIT, "{again:?}");
+}
+
+#[tokio::test]
+async fn nobody_waits_for_what_is_not_to_come() {
+    let ca = Ca::new("ca");
+    let dir = KubeletDir::new(ca.issue("client")).unwrap();
+    let leaf = ca.issue("localhost");
+    let clients = [&ca];
+    let tls12: [&SupportedProtocolVersion; 1] = [&TLS12];
+    let cases: [(&str, Tls<'_>); 5] = [
+        ("a ticket comes", Tls::of(&leaf).clients(&clients).http(Http::One)),
+        ("data comes", Tls::of(&leaf).clients(&clients).http(Http::Two).without_tickets()),
+        ("no certificate was asked for", Tls::of(&leaf).http(Http::One).without_tickets()),
+        ("TLS 1.2", Tls::of(&leaf).clients(&clients).http(Http::One).versions(&tls12)),
+        ("TLS 1.2, HTTP/2", Tls::of(&leaf).clients(&clients).http(Http::Two).versions(&tls12)),
+    ];
+    for (case, tls) in cases {
+        let server = Server::start(tls).await;
+        // Would fail the test if it were waited for.
+        let client = unpooled(&dir).confirm_identity(2 * SOON).build().await.unwrap();
+        for n in 0..3 {
+            let body =
+                soon(client.post(server.url("/")).body("x").send()).await.unwrap().text().await.unwrap();
+            assert_eq!(body, "x", "{case}");
+            if n > 0 && case == "a ticket comes" {
+                assert!(server.last().is_resumed, "sessions are resumed as without it");
+            }
+        }
+    }
+}

@@ -1,5 +1,15 @@
 //! `certsource get`: requests by a client that follows its files: one, or many at a steady rate while they rotate.
+//!
+//! What is not here: what a request is made of and who sends it (`get/call.rs`), connections whose handshake is shown
+//! (`get/direct.rs`), and the figures of a repeated run (`get/summary.rs`).
 
+mod call;
+mod direct;
+mod summary;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,11 +17,15 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use certsource_client::{Client, EventKind};
-use reqwest::{Response, StatusCode, Url};
+use reqwest::header::{HeaderName, HeaderValue};
+use reqwest::{Method, StatusCode, Url};
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use self::call::{Answer, Call, Sender};
+use self::direct::{Direct, Facts};
+use self::summary::{Live, Summary};
 use crate::args::{Format, Material};
 use crate::duration;
 use crate::error;
@@ -31,7 +45,14 @@ Examples:
       1000 requests, as fast as 8 at a time go
   certsource get https://localhost/ --ca ca.pem --every 1s --format json | jq
       one JSON object a line: request, reloaded, failed; a summary at the end
+  certsource get https://localhost/ --ca ca.pem -v -o /dev/null
+      TLS version, cipher, resumed or not, the server's chain, the generation
+  certsource get https://localhost/x --ca ca.pem -X PUT -H X-A:b -d @body
+      another method, a header, a body from a file (@- is standard input)
 
+With -v each request has a connection of its own, so that its handshake can be
+shown, and redirects are not followed. On a terminal a repeated run shows one
+line that lives, and what failed.
 The system's roots are never used: name the CA of the server.
 An answer of 400 and above counts as failed: servers such as nginx refuse a
 client certificate that way.
@@ -48,6 +69,26 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     material: Material,
+
+    /// The method; without it GET, and POST with -d
+    #[arg(short = 'X', long = "request", value_name = "METHOD", value_parser = call::method)]
+    method: Option<Method>,
+
+    /// A header: 'Name: value'. May be given again
+    #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = call::header)]
+    headers: Vec<(HeaderName, HeaderValue)>,
+
+    /// Send this body; @PATH sends a file, @- standard input
+    #[arg(short = 'd', long = "data", value_name = "DATA")]
+    data: Option<String>,
+
+    /// Write the body of the answer to this file
+    #[arg(short = 'o', long = "output", value_name = "PATH", conflicts_with_all = ["every", "count", "duration"])]
+    out: Option<PathBuf>,
+
+    /// Show the handshake of each request: version, cipher, resumed or not, chain, generation
+    #[arg(short = 'v', long)]
+    verbose: bool,
 
     /// Go on: a request each so often
     #[arg(long, value_name = "TIME", value_parser = duration::positive)]
@@ -87,17 +128,8 @@ struct Request<'a> {
     error: Option<&'a str>,
     generation: u64,
     latency_us: u64,
-}
-
-#[derive(Serialize)]
-struct Summary {
-    requests: u64,
-    failed: u64,
-    reloads: u64,
-    latency_us_p50: u64,
-    latency_us_p99: u64,
-    latency_us_max: u64,
-    seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<&'a Facts>,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -116,29 +148,37 @@ async fn perform(args: Args) -> anyhow::Result<ExitCode> {
     let mut ending = Ending::new().context("cannot wait for signals")?;
     let is_repeated =
         args.every.is_some() || args.count.is_some() || args.duration.is_some() || args.concurrency > 1;
-    let run = Arc::new(Run::new(&args));
+    let call = Arc::new(Call::of(&args)?);
+    // Before the first byte is asked for: a file that cannot be written is no reason to send anything.
+    let out = match &args.out {
+        Some(path) => Some(File::create(path).with_context(|| format!("cannot write {}", path.display()))?),
+        None => None,
+    };
+    let run = Arc::new(Run::new(&args, is_repeated));
     let told = Arc::downgrade(&run);
-    let client = Client::builder()
-        .files(files)
-        .policy(args.material.policy())
-        .timeout(args.timeout)
+    let hook = move |event: &certsource_client::Event| {
+        let Some(run) = told.upgrade().filter(|_| is_repeated) else { return };
+        match &event.kind {
+            EventKind::Reloaded(_) => drop(run.reloads.fetch_add(1, Ordering::Relaxed)),
+            EventKind::Loaded(_) | EventKind::Retired(_) => return,
+            _ => {}
+        }
+        run.live.clear();
+        run.keep(event::tell(&run.output, event));
+    };
+    let policy = args.material.policy();
+    let sender = if args.verbose {
+        Sender::Direct(Direct::start(files, policy, hook).await?)
+    } else {
+        let builder = Client::builder().files(files).policy(policy).timeout(args.timeout);
         // Told as results, so not logged too.
-        .on_failure(|_| ())
-        .on_event(move |event| {
-            let Some(run) = told.upgrade().filter(|_| is_repeated) else { return };
-            match &event.kind {
-                EventKind::Reloaded(_) => drop(run.reloads.fetch_add(1, Ordering::Relaxed)),
-                EventKind::Loaded(_) | EventKind::Retired(_) => return,
-                _ => {}
-            }
-            run.keep(event::tell(&run.output, event));
-        });
-    let client = client.build().await?;
+        Sender::Client(builder.on_failure(|_| ()).on_event(hook).build().await?)
+    };
     if is_repeated {
-        return repeat(&args, client, run, &mut ending).await;
+        return repeat(&args, sender, call, run, &mut ending).await;
     }
     tokio::select! {
-        result = once(&args, &client, &run) => result,
+        result = once(&args, &sender, &call, &run, out) => result,
         // Ended by somebody else: no answer, and no error of ours.
         () = ending.wait() => Ok(ExitCode::from(1)),
     }
@@ -151,6 +191,8 @@ struct Run {
     failed: AtomicU64,
     reloads: AtomicU64,
     latencies: Mutex<Latencies>,
+    live: Live,
+    began: Instant,
     over: AtomicBool,
     /// Why results can be written no more; and somebody who waits for that.
     broken: Mutex<Option<anyhow::Error>>,
@@ -158,13 +200,15 @@ struct Run {
 }
 
 impl Run {
-    fn new(args: &Args) -> Self {
+    fn new(args: &Args, is_repeated: bool) -> Self {
         Self {
+            live: if is_repeated && args.format == Format::Text { Live::on_terminal() } else { Live::none() },
             output: Output::new(args.format),
             requests: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             reloads: AtomicU64::new(0),
             latencies: Mutex::default(),
+            began: Instant::now(),
             over: AtomicBool::new(false),
             broken: Mutex::default(),
             is_broken: tokio::sync::Notify::new(),
@@ -181,73 +225,75 @@ impl Run {
     }
 
     /// Counts an answer and tells it.
-    fn tell(
-        &self,
-        generation: u64,
-        took: Duration,
-        answer: &Result<StatusCode, String>,
-    ) -> anyhow::Result<()> {
-        let is_good = answer.as_ref().is_ok_and(|status| is_good(*status));
+    fn tell(&self, generation: u64, took: Duration, answer: &Told) -> anyhow::Result<()> {
+        let is_good = answer.status.as_ref().is_ok_and(|status| is_good(*status));
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.failed.fetch_add(u64::from(!is_good), Ordering::Relaxed);
         self.latencies.lock().unwrap_or_else(PoisonError::into_inner).add(took);
+        if self.live.is_shown() {
+            self.live.show(|| self.summary(self.began.elapsed()).line(generation));
+            if is_good {
+                return Ok(());
+            }
+            self.live.clear();
+        }
         let record = Request {
-            status: answer.as_ref().ok().map(StatusCode::as_u16),
-            error: answer.as_ref().err().map(String::as_str),
+            status: answer.status.as_ref().ok().map(StatusCode::as_u16),
+            error: answer.status.as_ref().err().map(String::as_str),
             generation,
-            latency_us: micros(took),
+            latency_us: summary::micros(took),
+            tls: answer.facts.as_deref(),
         };
         event::line(&self.output, SystemTime::now(), "request", &record, || {
             let took = duration::latency(took);
-            match answer {
+            let tls = answer.facts.as_ref().map_or_else(String::new, |facts| format!("; {facts}"));
+            match &answer.status {
                 Ok(status) => {
                     let word = if is_good { "" } else { "FAILED " };
-                    format!("{word}{status} generation {generation} in {took}")
+                    format!("{word}{status} generation {generation} in {took}{tls}")
                 }
-                Err(why) => format!("FAILED generation {generation} after {took}: {why}"),
+                Err(why) => format!("FAILED generation {generation} after {took}: {why}{tls}"),
             }
         })
     }
 
+    fn summary(&self, took: Duration) -> Summary {
+        let latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        Summary::new([&self.requests, &self.failed, &self.reloads].map(count), &latencies, took)
+    }
+
     fn finish(&self, took: Duration) -> anyhow::Result<ExitCode> {
+        self.live.clear();
         if let Some(error) = self.broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(error);
         }
-        let latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
-        let (p50, p99) = (latencies.percentile(0.5), latencies.percentile(0.99));
-        let summary = Summary {
-            requests: self.requests.load(Ordering::Relaxed),
-            failed: self.failed.load(Ordering::Relaxed),
-            reloads: self.reloads.load(Ordering::Relaxed),
-            latency_us_p50: micros(p50),
-            latency_us_p99: micros(p99),
-            latency_us_max: micros(latencies.max()),
-            seconds: (took.as_secs_f64() * 1e3).round() / 1e3,
-        };
-        event::line(&self.output, SystemTime::now(), "summary", &summary, || {
-            format!(
-                "{} requests, {} failed, {} reloads in {:.1} s; latency p50 {}, p99 {}, at most {}",
-                summary.requests,
-                summary.failed,
-                summary.reloads,
-                took.as_secs_f64(),
-                duration::latency(p50),
-                duration::latency(p99),
-                duration::latency(latencies.max()),
-            )
-        })?;
-        Ok(if summary.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+        let summary = self.summary(took);
+        event::line(&self.output, SystemTime::now(), "summary", &summary, || summary.to_string())?;
+        Ok(if summary.is_good() { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
 }
 
-async fn repeat(args: &Args, client: Client, run: Arc<Run>, ending: &mut Ending) -> anyhow::Result<ExitCode> {
+/// What came of a request, its body read to the end.
+struct Told {
+    status: Result<StatusCode, String>,
+    facts: Option<Box<Facts>>,
+}
+
+async fn repeat(
+    args: &Args,
+    sender: Sender,
+    call: Arc<Call>,
+    run: Arc<Run>,
+    ending: &mut Ending,
+) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let end = args.duration.map(|duration| began + duration);
     let pace = Arc::new(Pace::new(args.every.unwrap_or_default()));
     let left = Arc::new(AtomicU64::new(args.count.unwrap_or(u64::MAX)));
     let mut workers = JoinSet::new();
     for _ in 0..args.concurrency {
-        let (client, url, run) = (client.clone(), args.url.clone(), Arc::clone(&run));
+        let (sender, call, run) = (sender.clone(), Arc::clone(&call), Arc::clone(&run));
         let (pace, left) = (Arc::clone(&pace), Arc::clone(&left));
         workers.spawn(async move {
             loop {
@@ -260,10 +306,10 @@ async fn repeat(args: &Args, client: Client, run: Arc<Run>, ending: &mut Ending)
                 if run.over.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end) {
                     return;
                 }
-                let generation = client.generation().number();
+                let generation = sender.generation();
                 let began = Instant::now();
-                let answer = exchange(&client, &url).await;
-                run.keep(run.tell(generation, began.elapsed(), &answer));
+                let told = exchange(&sender, &call).await;
+                run.keep(run.tell(generation, began.elapsed(), &told));
             }
         });
     }
@@ -284,66 +330,100 @@ async fn repeat(args: &Args, client: Client, run: Arc<Run>, ending: &mut Ending)
     run.over.store(true, Ordering::Relaxed);
     // The engine goes before the summary: nothing is told behind it.
     workers.shutdown().await;
-    drop(client);
+    drop(sender);
     run.finish(began.elapsed())
 }
 
-async fn exchange(client: &Client, url: &Url) -> Result<StatusCode, String> {
-    let mut response = client.get(url.clone()).send().await.map_err(|error| error::chain(&error))?;
-    while response.chunk().await.map_err(|error| error::chain(&error))?.is_some() {}
-    Ok(response.status())
+async fn exchange(sender: &Sender, call: &Call) -> Told {
+    match sender.send(call).await {
+        Err(failed) => Told { status: Err(failed.why), facts: failed.facts },
+        Ok(mut answer) => {
+            let status = loop {
+                match answer.chunk().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break Ok(answer.status),
+                    Err(why) => break Err(why),
+                }
+            };
+            Told { status, facts: answer.facts }
+        }
+    }
 }
 
 /// One request for people: the body as it is, to standard output. For scripts: as a `request` line and a summary.
-async fn once(args: &Args, client: &Client, run: &Run) -> anyhow::Result<ExitCode> {
-    let generation = client.generation().number();
+async fn once(
+    args: &Args,
+    sender: &Sender,
+    call: &Call,
+    run: &Run,
+    out: Option<File>,
+) -> anyhow::Result<ExitCode> {
+    let generation = sender.generation();
     let began = Instant::now();
-    if run.output.is_json() {
-        let answer = exchange(client, &args.url).await;
-        run.tell(generation, began.elapsed(), &answer)?;
+    if run.output.is_json() && args.out.is_none() {
+        let told = exchange(sender, call).await;
+        run.tell(generation, began.elapsed(), &told)?;
         return run.finish(began.elapsed());
     }
-    match client.get(args.url.clone()).send().await {
-        Ok(response) => show(response, generation, began, &run.output).await,
+    match sender.send(call).await {
+        Ok(answer) => show(answer, call, generation, began, run, out).await,
         Err(failed) => {
-            output::stderr(&format!("error: {}", error::chain(&failed)));
+            if let Some(facts) = &failed.facts {
+                facts.lines(generation).iter().for_each(|line| output::stderr(line));
+            }
+            output::stderr(&format!("error: {}", failed.why));
             Ok(ExitCode::from(1))
         }
     }
 }
 
 async fn show(
-    mut response: Response,
+    mut answer: Answer,
+    call: &Call,
     generation: u64,
     began: Instant,
-    output: &Output,
+    run: &Run,
+    mut out: Option<File>,
 ) -> anyhow::Result<ExitCode> {
-    let status = response.status();
-    let head = format!(
-        "{:?} {status} generation {generation} in {}",
-        response.version(),
-        duration::latency(began.elapsed())
-    );
-    output::stderr(&head);
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) => output.raw(&chunk)?,
-            Ok(None) => break,
-            Err(failed) => {
-                output.finish()?;
-                output::stderr(&format!("error: the body was cut: {}", error::chain(&failed)));
-                return Ok(ExitCode::from(1));
-            }
+    let status = answer.status;
+    if let Some(facts) = &answer.facts {
+        facts.lines(generation).iter().for_each(|line| output::stderr(line));
+        output::stderr(&format!("> {} {}", call.method, error::safe(call.url.path())));
+        output::stderr(&format!("< {:?} {status}", answer.version));
+        for (name, value) in &answer.headers {
+            output::stderr(&format!("< {name}: {}", error::safe(&String::from_utf8_lossy(value.as_bytes()))));
         }
     }
-    output.finish()?;
-    Ok(if is_good(status) { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    let took = duration::latency(began.elapsed());
+    if !run.output.is_json() {
+        output::stderr(&format!("{:?} {status} generation {generation} in {took}", answer.version));
+    }
+    let status = loop {
+        match answer.chunk().await {
+            Ok(Some(chunk)) => match &mut out {
+                Some(file) => file.write_all(&chunk).context("cannot write the body")?,
+                None => run.output.raw(&chunk)?,
+            },
+            Ok(None) => break Ok(status),
+            Err(why) => break Err(format!("the body was cut: {why}")),
+        }
+    };
+    run.output.finish()?;
+    if run.output.is_json() {
+        let told = Told { status, facts: answer.facts };
+        run.tell(generation, began.elapsed(), &told)?;
+        return run.finish(began.elapsed());
+    }
+    match status {
+        Ok(status) if is_good(status) => Ok(ExitCode::SUCCESS),
+        Ok(_) => Ok(ExitCode::from(1)),
+        Err(why) => {
+            output::stderr(&format!("error: {why}"));
+            Ok(ExitCode::from(1))
+        }
+    }
 }
 
 fn is_good(status: StatusCode) -> bool {
     !status.is_client_error() && !status.is_server_error()
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -23,7 +23,7 @@ pub use state::Machine;
 /// * `safety`: 60 s between looks when a wake-up is armed
 /// * `settle`: 1 s between two equal reads, counted anew when a look in between says that something moved, for five
 ///   times as long at the most
-/// * `settle_closed`: 100 ms, when the writer closed the source's only file
+/// * `settle_closed`: 100 ms, when the writer closed the source's only file (told by `Notify` only)
 /// * `settle_loss`: 5 s, when certificates only went away, and not by an atomic swap
 /// * `pair_grace`: 30 s for a certificate and a key that do not match
 /// * `backoff`: 100 ms after the first failed read, doubling up to 30 s, or the interval if that is shorter

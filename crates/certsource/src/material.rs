@@ -433,12 +433,16 @@ impl Material {
         })
     }
 
-    /// Whether, compared with `current`, only the identity changed, to a new key that is known to match.
+    /// Whether this is an identity and nothing else, as `current` is, with a new key that is known to match: then
+    /// nothing else of it can still be to come. Beside trust or lists it proves nothing: a bundle that belongs to the
+    /// new pair may be written after it.
     pub(crate) fn is_new_pair(&self, current: &Self) -> bool {
         let (Some(new), Some(old)) = (self.identity(), current.identity()) else { return false };
+        let is_alone = |material: &Self| material.trust.is_none() && material.crls.is_none();
         new.is_key_match_known()
             && new.leaf().public_key_der() != old.leaf().public_key_der()
-            && digest(self.trust(), None, self.crls()) == digest(current.trust(), None, current.crls())
+            && is_alone(self)
+            && is_alone(current)
     }
 }
 

@@ -105,6 +105,12 @@ pub enum Arrival {
     Renamed,
     /// The whole source was replaced in one step (`..data` of a Kubernetes volume).
     Swapped,
+    /// Nothing was seen to move, and it is time to read once more: some changes leave no trace. As [`Arrival::Unknown`],
+    /// but content that is read the same again has stood still all along.
+    Recheck,
+    /// Something changed, and the file event that will say how has not come yet. Until the next look that tells of a
+    /// change, this is as good as [`Arrival::Unknown`]; what that one says then counts for both.
+    Unannounced,
     /// For a first look only: every file has stood still for seconds, by the clock of the kernel that holds it.
     Still,
 }

@@ -97,29 +97,6 @@ fn a_swap_is_adopted_at_once_unless_it_moved_again() {
 }
 
 #[test]
-fn a_rename_is_adopted_at_once_only_when_it_leaves_the_source_whole() {
-    let (one, two) = (Ca::new("one"), Ca::new("two"));
-    // One file.
-    let mut world = World::new(trust(&[&one]));
-    world.push(Arrival::Renamed, trust(&[&two]));
-    assert_eq!(world.told(), ["generation 1", "generation 2"]);
-    // A pair: the certificate, then its new key.
-    let (a, b) = (one.issue("a"), one.issue("b"));
-    let renewed = one.leaf("b").with_key_of(&b).issue();
-    let mut world = World::new(full(&[&one], &a));
-    world.told();
-    world.push(Arrival::Renamed, mixed(&[&one], &b, &a));
-    assert_eq!(world.told(), ["pending key_mismatch"]);
-    world.push(Arrival::Renamed, full(&[&one], &b));
-    assert_eq!(world.told(), ["generation 2"]);
-    // Renewed with the same key: the other file could still be to come.
-    world.push(Arrival::Renamed, mixed(&[&one], &renewed, &b));
-    assert_eq!(world.told(), Vec::<String>::new());
-    world.pass(SEC);
-    assert_eq!(world.told(), ["generation 3"]);
-}
-
-#[test]
 fn what_only_loses_certificates_stands_still_longer() {
     let (one, two) = (Ca::new("one"), Ca::new("two"));
     let mut world = World::new(trust(&[&one, &two]));

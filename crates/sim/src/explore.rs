@@ -66,6 +66,8 @@ pub struct Bounds {
     pub fate: Fate,
     /// How much later than the interval and the settle time the end must be served.
     pub grace: Duration,
+    /// How long after the writer's last call the end must be served, instead of what the policy promises.
+    pub end_within: Option<Duration>,
     /// The most states.
     pub states: usize,
     /// The most moves between states.
@@ -88,6 +90,7 @@ impl Bounds {
             slow: Duration::ZERO,
             fate: Fate::Prompt,
             grace: Duration::ZERO,
+            end_within: None,
             states: 200_000,
             moves: usize::MAX,
             stops_at_first: true,

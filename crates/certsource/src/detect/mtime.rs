@@ -40,6 +40,8 @@ pub struct Mtime {
     /// Set while a path is on a volume whose time stamps cannot be relied on.
     digests: Option<Box<Sha256>>,
     times: Option<Times>,
+    /// Whether the last look saw something move; otherwise it said "changed" because it was time to read again.
+    has_moved: bool,
 }
 
 #[derive(Debug)]
@@ -52,6 +54,8 @@ struct Entry {
 struct Times {
     /// When every file was last looked at.
     full: Instant,
+    /// Every file is looked at by the next look.
+    is_full_due: bool,
     /// When "changed" was last said.
     told: Instant,
     /// When the content must be read once more.
@@ -77,8 +81,25 @@ impl Mtime {
         }
     }
 
+    /// A look at every file, also at those behind a link that has not moved.
+    #[cfg(feature = "notify")]
+    pub(super) fn look_at_all(&mut self, fs: &dyn Fs, paths: &[PathBuf], now: Now) -> Result<Look, Error> {
+        if let Some(times) = &mut self.times {
+            times.is_full_due = true;
+        }
+        self.look(fs, paths, now)
+    }
+
+    /// Whether the last look saw something move.
+    #[cfg(feature = "notify")]
+    pub(super) fn has_moved(&self) -> bool {
+        self.has_moved
+    }
+
     fn changed(&mut self, arrival: Arrival, now: Instant) -> Look {
-        self.times = Some(Times { full: now, told: now, read_again: Some(now + TRUST_AFTER) });
+        let read_again = Some(now + TRUST_AFTER);
+        self.times = Some(Times { full: now, is_full_due: false, told: now, read_again });
+        self.has_moved = true;
         Look::Changed(arrival)
     }
 
@@ -95,6 +116,7 @@ impl Mtime {
 impl Detector for Mtime {
     fn look(&mut self, fs: &dyn Fs, paths: &[PathBuf], now: Now) -> Result<Look, Error> {
         let mono = now.mono;
+        self.has_moved = false;
         if self.times.is_none() || !self.are_these(paths) {
             self.take(fs, paths);
             if let Some(digests) = &mut self.digests {
@@ -123,12 +145,16 @@ impl Detector for Mtime {
             Some(Moved::No) | None => {}
         }
         let Some(times) = &mut self.times else { return Ok(self.changed(Arrival::Unknown, mono)) };
-        let is_full = moved.is_none() || mono.saturating_duration_since(times.full) >= FULL_ROUND;
+        let is_full =
+            moved.is_none() || times.is_full_due || mono.saturating_duration_since(times.full) >= FULL_ROUND;
         if is_full {
-            times.full = mono;
+            (times.full, times.is_full_due) = (mono, false);
             if self.any_differs(fs) {
+                // The volume may have been swapped since the link was read above.
+                let moved = self.link.as_mut().map(|link| link.moved(fs));
+                let arrival = if moved == Some(Moved::Swapped) { Arrival::Swapped } else { Arrival::Unknown };
                 self.take(fs, paths);
-                return Ok(self.changed(Arrival::Unknown, mono));
+                return Ok(self.changed(arrival, mono));
             }
         }
         let Some(times) = &mut self.times else { return Ok(self.changed(Arrival::Unknown, mono)) };
@@ -136,7 +162,7 @@ impl Detector for Mtime {
         if is_due || mono.saturating_duration_since(times.told) >= READ_ANYWAY {
             times.read_again = None;
             times.told = mono;
-            return Ok(Look::Changed(Arrival::Unknown));
+            return Ok(Look::Changed(Arrival::Recheck));
         }
         Ok(times.read_again.map_or(Look::Same, Look::SameUntil))
     }

@@ -35,6 +35,8 @@ const ROUNDS: usize = 8;
 /// - Reading a file causes no event.
 /// - Watches are set again after every event that may have ended them, and there is a look afterwards.
 /// - Every look also compares signatures, as [`Mtime`] does, so a lost event costs 60 s at most.
+/// - Events may come long after what they tell of. Those that only tell of names (a rename, a removal) say nothing new
+///   when a look has seen their effect already; a look that sees the effect first says [`Arrival::Unannounced`].
 ///
 /// # Where it falls back
 /// If a watch cannot be had, or something on the way is on a network, FUSE or unknown file system (which may give no
@@ -49,6 +51,8 @@ pub struct Notify {
     armed: Option<(Vec<PathBuf>, Armed)>,
     /// A look found a change: what the watches stand on may be another now.
     must_rearm: bool,
+    /// A look found a change before the event that tells of it came.
+    is_unexplained: bool,
     last_armed_look: Option<Instant>,
 }
 
@@ -147,12 +151,28 @@ impl Detector for Notify {
     fn look(&mut self, fs: &dyn Fs, paths: &[PathBuf], now: Now) -> Result<Look, Error> {
         // Before the files are looked at: what happens from here on is left for the next look.
         let happened = self.shared.take_happened();
-        let polled = self.poll.look(fs, paths, now)?;
+        let polled = if happened.is_some() {
+            self.poll.look_at_all(fs, paths, now)?
+        } else {
+            self.poll.look(fs, paths, now)?
+        };
         let look = match (happened, polled) {
             (_, Look::Changed(Arrival::Swapped)) => polled,
+            (Some(happened), Look::Same | Look::SameUntil(_))
+                if happened.is_only_names() && !self.is_unexplained =>
+            {
+                // An earlier look has seen it already.
+                polled
+            }
             (Some(happened), _) => Look::Changed(happened.arrival(paths.len() == 1)),
+            (None, Look::Changed(_)) if self.is_watching() && self.poll.has_moved() => {
+                Look::Changed(Arrival::Unannounced)
+            }
             (None, polled) => polled,
         };
+        if let Look::Changed(arrival) = look {
+            self.is_unexplained = arrival == Arrival::Unannounced;
+        }
         let safety = now.mono + SAFETY_POLL;
         let last = *self.last_armed_look.get_or_insert(now.mono);
         if matches!(look, Look::Changed(_)) || now.mono.saturating_duration_since(last) >= SAFETY_POLL {

@@ -82,7 +82,7 @@ impl Sha256 {
         if is_due(self.read_again) || is_due(self.read_anyway) {
             self.read_again = None;
             self.read_anyway = now.mono.checked_add(READ_ANYWAY);
-            return Look::Changed(Arrival::Unknown);
+            return Look::Changed(Arrival::Recheck);
         }
         self.read_again.map_or(Look::Same, Look::SameUntil)
     }

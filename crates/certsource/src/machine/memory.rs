@@ -142,10 +142,13 @@ impl Pace {
     }
 }
 
-/// The least certain of two arrivals decides. A swap replaces everything that came before it.
+/// The least certain of two arrivals decides. A swap replaces everything that came before it. One change that was seen
+/// before its event is explained by that event, which is the next thing that is told.
 pub(super) fn merge(before: Option<Arrival>, new: Arrival) -> Arrival {
     match (before, new) {
         (None, new) | (_, new @ Arrival::Swapped) => new,
+        (Some(Arrival::Unannounced), new) if new != Arrival::Unannounced => new,
+        (Some(Arrival::Closed | Arrival::Renamed), Arrival::Unannounced) => Arrival::Unannounced,
         (Some(Arrival::Renamed), Arrival::Renamed) => Arrival::Renamed,
         (Some(Arrival::Closed | Arrival::Renamed), Arrival::Closed) => Arrival::Closed,
         _ => Arrival::Unknown,

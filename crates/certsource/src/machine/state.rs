@@ -55,6 +55,8 @@ pub struct Machine {
     /// It has taken too long, and that was told.
     hangs: bool,
     armed: Armed,
+    /// When the last look asked to look again.
+    look_by: Option<Instant>,
     told: VecDeque<Told>,
     spread: Spread,
 }
@@ -84,6 +86,7 @@ impl Machine {
             out_since: None,
             hangs: false,
             armed: Armed::PollOnly,
+            look_by: None,
             told: VecDeque::new(),
             spread,
         }
@@ -149,9 +152,10 @@ impl Machine {
         self.job_is_back();
         // An error is "changed": the read that follows says what is wrong, with its path.
         let look = look.unwrap_or(Look::Changed(Arrival::Unknown));
+        self.look_by = if let Look::SameUntil(at) = look { Some(at) } else { None };
         if let Look::Changed(arrival) = look {
             self.arrival = Some(merge(self.arrival, arrival));
-            self.moved = true;
+            self.moved |= arrival != Arrival::Recheck;
             self.must_read = true;
         }
         let held = self.trouble.as_ref().and_then(|trouble| trouble.withdrawal.as_ref()).map(|held| held.due);
@@ -438,8 +442,14 @@ impl Machine {
     }
 
     fn next_look(&mut self, now: Now) -> Instant {
-        let interval = if self.armed == Armed::Watching { self.policy.safety } else { self.policy.interval };
-        now.mono + self.spread.around(interval, self.policy.jitter)
+        let is_watching = self.armed == Armed::Watching;
+        let interval = if is_watching { self.policy.safety } else { self.policy.interval };
+        let next = now.mono + self.spread.around(interval, self.policy.jitter);
+        // The safety poll is far away; what was adopted meanwhile may be too young to be trusted.
+        match self.look_by.filter(|_| is_watching) {
+            Some(at) => next.min(at.max(now.mono + SHORTEST)),
+            None => next,
+        }
     }
 
     fn watch_expiry(&mut self, now: Now) {

@@ -205,6 +205,18 @@ pub fn mixed(
     }
 }
 
+/// An identity and nothing else, with the key of another.
+pub fn pair(
+    certificate_of: &Issued,
+    key_of: &Issued,
+) -> impl Fn() -> Result<Parts, Error> + Send + Clone + 'static + use<> {
+    let (chain, key) = (certificate_of.chain_der(), key_of.key_der().secret_der().to_vec());
+    move || {
+        let key = PrivateKey::new(KeyFormat::Pkcs8, Zeroizing::new(key.clone()));
+        Ok(Parts::new().with_identity(&Origin::named("id"), chain.clone(), key))
+    }
+}
+
 /// Trust and the lists of these numbers, all of the first CA.
 pub fn with_crls(
     cas: &[&Ca],

@@ -95,8 +95,9 @@ impl Rules {
             );
         }
         let policy = subject.policy();
-        let bound = policy.interval + policy.settle + bounds.grace;
-        let bound_unstamped = bound + Duration::from_secs(300);
+        let promised = policy.interval + policy.settle + bounds.grace;
+        let bound = bounds.end_within.unwrap_or(promised);
+        let bound_unstamped = promised + Duration::from_secs(300);
         Self { tags, last, bound, bound_unstamped }
     }
 

@@ -101,8 +101,6 @@ struct Visible {
     content: Vec<Option<Blob>>,
     tag: Option<u64>,
     is_meant: bool,
-    /// The last call renamed one of its files into place, and certificate and key are of one version.
-    is_renamed_pair: bool,
 }
 
 /// The writers and the model: everything but the reader.
@@ -144,19 +142,7 @@ impl Sim {
             last.to = now;
             self.unstamped = !disk.stamps_moved();
             let tag = self.tag(&content, disk);
-            let is_pair = |(cert, key): &(Blob, Blob)| {
-                let pair = [Some(cert.clone()), Some(key.clone())];
-                content.ends_with(&pair)
-            };
-            let is_renamed_pair = matches!(queued.call, Call::Rename(..)) && kit().pairs.iter().any(is_pair);
-            self.visible.push(Visible {
-                from: now,
-                to: Duration::MAX,
-                content,
-                tag,
-                is_meant,
-                is_renamed_pair,
-            });
+            self.visible.push(Visible { from: now, to: Duration::MAX, content, tag, is_meant });
         }
         self.send(events, now);
     }
@@ -230,14 +216,7 @@ pub(crate) fn run(plan: &Plan) -> Log {
         let (mut sim, disk) = (sim.lock().unwrap(), fs.disk());
         let content = disk.visible(&case.paths());
         let tag = sim.tag(&content, &disk);
-        sim.visible.push(Visible {
-            from: Duration::ZERO,
-            to: Duration::MAX,
-            content,
-            tag,
-            is_meant: true,
-            is_renamed_pair: false,
-        });
+        sim.visible.push(Visible { from: Duration::ZERO, to: Duration::MAX, content, tag, is_meant: true });
     }
     fs.set_director(Some(Box::new(AtAccess(Arc::clone(&sim)))));
     let files = case.spec.files(&fs);
@@ -370,11 +349,6 @@ impl History<'_> {
         let is_allowed = those().any(|visible| visible.is_meant || is_first && sim.clock_was_set)
             || to.saturating_sub(from) >= need;
         self.last_publication = now;
-        // The stated rule under notify: a new pair that was renamed into place is whole in itself.
-        let is_allowed = is_allowed
-            || self.plan.strategy == Strategy::Notify
-                && self.plan.layout == Layout::Full
-                && sim.visible.iter().any(|visible| visible.tag == Some(tag) && visible.is_renamed_pair);
         if is_allowed {
             Ok(())
         } else {

@@ -30,10 +30,18 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Happened {
     all_moved_to: bool,
+    only_names: bool,
     last: FileEventKind,
 }
 
 impl Happened {
+    /// Whether names came, went or were replaced, and nothing was done to what is in a file. Every such change moves a
+    /// signature, so it can be told whether a look has seen it: events may come after the look that saw all of what
+    /// they tell of. A write may move none, within one tick of the file system's clock.
+    pub(super) fn is_only_names(self) -> bool {
+        self.only_names
+    }
+
     /// How a change arrived. Only for a source of one file does a closed file mean that the writer is done.
     pub(super) fn arrival(self, is_single: bool) -> Arrival {
         match self.last {
@@ -68,7 +76,9 @@ impl Shared {
             let is_first = inner.happened.is_none();
             let all_moved_to = inner.happened.is_none_or(|before| before.all_moved_to)
                 && event.kind == FileEventKind::MovedTo;
-            inner.happened = Some(Happened { all_moved_to, last: event.kind });
+            let only_names =
+                inner.happened.is_none_or(|before| before.only_names) && inner.is_of_a_name(event);
+            inner.happened = Some(Happened { all_moved_to, only_names, last: event.kind });
             match (event.kind, &event.path) {
                 (FileEventKind::Rescan, _) | (_, None) => {
                     inner.is_rerouted = true;
@@ -126,6 +136,16 @@ impl Shared {
 }
 
 impl Inner {
+    /// Whether an event is about a name, and not about what is in a file.
+    fn is_of_a_name(&self, event: &FileEvent) -> bool {
+        match (event.kind, &event.path) {
+            (FileEventKind::MovedTo | FileEventKind::Created | FileEventKind::Removed, Some(_)) => true,
+            // The mode of a directory on the way.
+            (FileEventKind::Modified, Some(path)) => self.way.contains_key(path),
+            _ => false,
+        }
+    }
+
     fn matters(&self, directory: &Path, event: &FileEvent) -> bool {
         let Some(path) = &event.path else { return true };
         if event.kind == FileEventKind::Rescan || path == directory {

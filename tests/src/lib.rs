@@ -18,6 +18,7 @@ pub mod openssl;
 pub mod peer;
 #[cfg(target_os = "linux")]
 pub mod s_server;
+pub mod server;
 pub mod tool;
 
 use std::error::Error;

@@ -144,6 +144,11 @@ impl Load {
         self.shared.open.lock().unwrap().iter().cloned().collect()
     }
 
+    /// The requests that have failed so far, each with its error.
+    pub fn failed(&self) -> Vec<String> {
+        self.shared.outcome.lock().unwrap().failed.clone()
+    }
+
     /// Lets every task end its request, and tells what became of all.
     ///
     /// # Panics

@@ -1,0 +1,247 @@
+//! Rotation after rotation under the load of 64 loops, and no request fails. Client and server both follow files of
+//! their own, each written as a Kubernetes volume is.
+//!
+//! With overlap: both CAs are trusted, then the server shows the new one, then the client, then nobody trusts the old.
+//! Without: the client's files change first and nobody tells it, then the server's; from then on neither side takes what
+//! the other showed so far, and all that helps is that a refusal makes the client look.
+//! `CERTSOURCE_ROTATIONS` says how many rotations there are; 1,000 is the full size. Those without overlap take about a
+//! second each, as the client looks about once a second at the most; of them an everyday run makes a third.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::print_stdout, reason = "the counts are a result")]
+
+use std::time::Duration;
+
+use certsource_client::{Client, Files, Policy, Retire, detect};
+use certsource_testkit::{Ca, Issued, KubeletDir, TestDir};
+use certsource_tests::clients::answer;
+use certsource_tests::load::{Call, Load};
+use certsource_tests::server::Server;
+use certsource_tests::{BOUND, size, whole};
+use tokio::time::MissedTickBehavior;
+
+const LOOPS: usize = 64;
+/// Requests that end between two rotations, at the least: as many as there are loops.
+const BETWEEN: u64 = LOOPS as u64;
+
+/// Between two rotations that the client has to find out about by a refusal: it looks about once a second at the most.
+const PACE: Duration = Duration::from_millis(1100);
+
+fn rotations() -> u64 {
+    size("CERTSOURCE_ROTATIONS", 30)
+}
+
+macro_rules! cells {
+    ($($name:ident: $http2:literal, $retire:ident;)*) => {$(
+        mod $name {
+            use super::*;
+
+            const CELL: Cell = Cell { name: stringify!($name), http2: $http2, retire: Retire::$retire };
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn with_overlap() {
+                super::with_overlap(CELL).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn without_overlap() {
+                super::without_overlap(CELL, Change::Everything).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn identities_without_overlap() {
+                super::without_overlap(CELL, Change::Identities).await;
+            }
+        }
+    )*};
+}
+
+cells! {
+    http1_strict: false, Strict;
+    http1_lazy: false, Lazy;
+    http2_strict: true, Strict;
+    http2_lazy: true, Lazy;
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Cell {
+    name: &'static str,
+    http2: bool,
+    retire: Retire,
+}
+
+impl Cell {
+    /// A client that looks by itself only when `detector` says so: its timer is an hour.
+    async fn client(self, dir: &KubeletDir, server: &Server, watches: bool) -> Client {
+        let address = server.address();
+        let builder = Client::builder()
+            .files(Files::kubernetes(dir.path()))
+            .policy(Policy::every(Duration::from_secs(3600)))
+            .retire(self.retire)
+            .no_proxy()
+            .reqwest(move |builder| builder.resolve("localhost", address));
+        let builder = if watches { builder.detect(detect::Notify::new()) } else { builder };
+        let builder = if self.http2 { builder } else { builder.http1_only() };
+        builder.build().await.unwrap()
+    }
+}
+
+/// One CA, and what it issued for both sides.
+#[derive(Clone)]
+struct Era {
+    ca: Ca,
+    server: Issued,
+    client: Issued,
+}
+
+impl Era {
+    fn new(number: u64) -> Self {
+        let ca = Ca::new(&format!("CA {number}"));
+        Self { server: ca.issue("localhost"), client: ca.issue("client"), ca }
+    }
+
+    fn pem(&self) -> String {
+        self.ca.certificate_pem()
+    }
+}
+
+fn volume(trust: &str, identity: &Issued) -> KubeletDir {
+    let dir = KubeletDir::from_dir(TestDir::new().unwrap());
+    dir.swap_all(trust, identity).unwrap();
+    dir
+}
+
+async fn with_overlap(cell: Cell) {
+    let first = Era::new(0);
+    let dir = volume(&first.pem(), &first.client);
+    let server = Server::start(cell.http2, &first.pem(), &first.server).await;
+    let client = cell.client(&dir, &server, true).await;
+    let mut era = first.clone();
+    let load = load(&client, &server, Duration::ZERO, "POST");
+    load.pass(BETWEEN).await;
+    let mut done = 0;
+    while done < rotations() {
+        let next = Era::new(done + 1);
+        let both = era.pem() + &next.pem();
+        // Trust first, on both sides; then what is shown; then the old CA goes.
+        server.rotate(&both, &era.server).await;
+        adopt(&client, &dir, &both, &era.client, false).await;
+        load.pass(BETWEEN).await;
+        server.rotate(&both, &next.server).await;
+        load.pass(BETWEEN).await;
+        adopt(&client, &dir, &both, &next.client, true).await;
+        load.pass(BETWEEN).await;
+        server.rotate(&next.pem(), &next.server).await;
+        adopt(&client, &dir, &next.pem(), &next.client, done % 8 == 0).await;
+        load.pass(BETWEEN).await;
+        // The bundle, the server's certificate, the identity, and the bundle again.
+        done += 4;
+        era = next;
+    }
+    let requests = finish(load).await;
+    println!(
+        "{}, with overlap: {requests} requests over {done} rotations, none failed ({} handshakes did)",
+        cell.name,
+        server.refused()
+    );
+    // The first CA went long ago: a server that still has its certificate is refused.
+    let late = Server::start(cell.http2, &era.pem(), &first.server).await;
+    let refusal = client.get(late.url("/")).send().await.unwrap_err();
+    assert!(whole(&refusal).contains("UnknownIssuer"), "{}", whole(&refusal));
+}
+
+/// Swaps the client's volume, and waits until the client uses it: because it was told, or by its watches.
+async fn adopt(client: &Client, dir: &KubeletDir, trust: &str, identity: &Issued, told: bool) {
+    let mut generations = client.reloader().watch();
+    dir.swap_all(trust, identity).unwrap();
+    if told {
+        tokio::time::timeout(BOUND, client.reload()).await.unwrap().unwrap();
+    } else {
+        tokio::time::timeout(BOUND, generations.changed()).await.unwrap().unwrap();
+    }
+    assert_eq!(client.generation().identity().unwrap().leaf().der(), &identity.leaf_der());
+}
+
+/// What a rotation without overlap replaces.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Change {
+    /// The CA, and all that it issued: the client refuses the server before anything is sent.
+    Everything,
+    /// The CA of the clients alone: on TLS 1.3 the server refuses after a request was sent, so that only what may be
+    /// repeated can be saved.
+    Identities,
+}
+
+async fn without_overlap(cell: Cell, change: Change) {
+    let mut era = Era::new(0);
+    let first = era.pem();
+    let server_identity = era.server.clone();
+    let dir = volume(&first, &era.client);
+    let server = Server::start(cell.http2, &first, &era.server).await;
+    let client = cell.client(&dir, &server, false).await;
+    // At full speed this measures the machine: in one of these rotations all loops wait for one look anyway.
+    // A hyper that sends GOAWAY at this load sometimes closes on requests that it never read, rotation or not, so over
+    // HTTP/2 too only what may be repeated can come through.
+    let method = if change == Change::Everything && !cell.http2 { "POST" } else { "PUT" };
+    let load = load(&client, &server, Duration::from_millis(100), method);
+    load.pass(BETWEEN).await;
+    let rotations = rotations().div_ceil(if rotations() < 100 { 3 } else { 1 });
+    let mut pace = tokio::time::interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for number in 1..=rotations {
+        pace.tick().await;
+        let next = Era::new(number);
+        let mut generations = client.reloader().watch();
+        // The files first.
+        match change {
+            Change::Everything => {
+                dir.swap(&next.client).unwrap();
+                server.rotate(&next.pem(), &next.server).await;
+            }
+            Change::Identities => {
+                dir.swap_all(first.clone(), &next.client).unwrap();
+                server.rotate(&next.pem(), &server_identity).await;
+            }
+        }
+        let adopted = tokio::time::timeout(BOUND, generations.changed()).await;
+        assert_eq!(adopted.unwrap().unwrap().number(), number + 1, "{:?}", load.failed());
+        load.pass(BETWEEN).await;
+        assert_eq!(load.failed(), [""; 0], "rotation {number}");
+        era = next;
+    }
+    drop(era);
+    let requests = finish(load).await;
+    println!(
+        "{}, {change:?} without overlap: {requests} requests over {rotations} rotations, none failed ({} handshakes did)",
+        cell.name,
+        server.refused()
+    );
+    assert!(server.refused() > 0, "nothing was ever refused, so this test shows nothing");
+}
+
+/// One of three requests has a body, and this method.
+fn load(client: &Client, server: &Server, pause: Duration, method: &'static str) -> Load {
+    let (client, base) = (client.clone(), server.url(""));
+    Load::start(LOOPS, 0, move |Call { path, body, .. }| {
+        let url = format!("{base}{path}");
+        let expected = body.clone().unwrap_or_default();
+        let request = match body {
+            Some(body) => client.request(method.parse().unwrap(), url).body(body),
+            None => client.get(url),
+        };
+        async move {
+            let echoed = answer(request.send().await).await?;
+            if echoed.as_bytes() != expected {
+                return Err("another body came back".to_owned());
+            }
+            tokio::time::sleep(pause).await;
+            Ok(())
+        }
+    })
+}
+
+async fn finish(load: Load) -> usize {
+    let outcome = load.finish().await;
+    assert_eq!(outcome.failed, [""; 0]);
+    outcome.answered.len()
+}

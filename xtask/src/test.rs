@@ -19,8 +19,11 @@ const END_TO_END: &str = "certsource-tests";
 const PROGRAM: &str = "certsource";
 
 /// Feature sets that are compiled and not tested: no crypto provider is in them, so no handshake can be made.
-const BUILD_ONLY: [(&str, Selection); 2] =
-    [("certsource-rustls", Selection::None), ("certsource-client", Selection::None)];
+const BUILD_ONLY: [(&str, Selection); 3] = [
+    ("certsource-rustls", Selection::None),
+    ("certsource-hyper", Selection::None),
+    ("certsource-client", Selection::None),
+];
 
 /// The demo, once for each way to notice a change.
 const DEMOS: [(&str, &[&str]); 4] = [

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use certsource_reload::certsource::Material;
 use certsource_reload::{Error, Reason};
 use rustls::crypto::CryptoProvider;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerSessionMemoryCache};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ServerConfig, SupportedProtocolVersion};
@@ -122,6 +123,26 @@ impl ServerTls {
         self
     }
 
+    /// Makes the verifier of clients, as [`ServerTls::config`] uses it: to judge again, by newer material, who is there
+    /// already. `None` when clients are asked for nothing.
+    ///
+    /// # Errors
+    /// When client authentication is on and the material holds no trust, or when rustls does not accept it.
+    pub fn client_verifier(&self, material: &Material) -> Result<Option<Arc<dyn ClientCertVerifier>>, Error> {
+        if self.client_auth == ClientAuth::None {
+            return Ok(None);
+        }
+        let Some(trust) = material.trust() else {
+            return Err(Error::new(
+                Reason::Empty,
+                "no trust anchors: a server that asks clients for certificates needs a CA bundle",
+            ));
+        };
+        let crls = material.crls().unwrap_or_default();
+        let is_optional = self.client_auth == ClientAuth::Optional;
+        self.revocation.client_verifier(trust, crls, &self.provider, is_optional).map(Some)
+    }
+
     /// Makes a config: a fresh verifier, resolver, session store and ticketer.
     ///
     /// # Errors
@@ -134,20 +155,9 @@ impl ServerTls {
         let builder = ServerConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&self.versions)
             .map_err(|error| refused("the crypto provider does not have these versions of TLS", error))?;
-        let builder = match self.client_auth {
-            ClientAuth::None => builder.with_no_client_auth(),
-            ClientAuth::Optional | ClientAuth::Required => {
-                let Some(trust) = material.trust() else {
-                    return Err(Error::new(
-                        Reason::Empty,
-                        "no trust anchors: a server that asks clients for certificates needs a CA bundle",
-                    ));
-                };
-                let crls = material.crls().unwrap_or_default();
-                let is_optional = self.client_auth == ClientAuth::Optional;
-                let verifier = self.revocation.client_verifier(trust, crls, &self.provider, is_optional)?;
-                builder.with_client_cert_verifier(verifier)
-            }
+        let builder = match self.client_verifier(material)? {
+            None => builder.with_no_client_auth(),
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
         };
         let key = certified_key(identity, &self.provider)?;
         let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));

@@ -20,7 +20,7 @@ struct Layer {
 }
 
 /// From the bottom to the top. A member that is not listed is a problem, so this list stays whole.
-const LAYERS: [Layer; 11] = [
+const LAYERS: [Layer; 12] = [
     Layer {
         package: "certsource",
         may_use: &[],
@@ -39,6 +39,12 @@ const LAYERS: [Layer; 11] = [
         may_use: &["certsource", "certsource-reload"],
         never: &["hyper", "http", "reqwest", "anyhow"],
         only_with: &[("tokio", &["sync"])],
+    },
+    Layer {
+        package: "certsource-hyper",
+        may_use: &["certsource", "certsource-reload", "certsource-rustls"],
+        never: &["reqwest", "native-tls", "openssl-sys", "anyhow"],
+        only_with: &[],
     },
     Layer {
         package: "certsource-client",
@@ -70,6 +76,7 @@ const LAYERS: [Layer; 11] = [
             "certsource",
             "certsource-reload",
             "certsource-rustls",
+            "certsource-hyper",
             "certsource-client",
             "certsource-testkit",
         ],
@@ -90,6 +97,7 @@ const LAYERS: [Layer; 11] = [
             "certsource",
             "certsource-reload",
             "certsource-rustls",
+            "certsource-hyper",
             "certsource-client",
             "certsource-testkit",
         ],

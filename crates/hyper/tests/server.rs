@@ -1,0 +1,383 @@
+//! Servers: what a reload keeps, whom it refuses, and what becomes of connections that are open.
+#![cfg(all(feature = "axum", feature = "tonic"))]
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::routing::get;
+use certsource_hyper::certsource_rustls::{ClientAuth, ServerTls};
+use certsource_hyper::rustls::{ClientConfig, HandshakeKind, SupportedProtocolVersion};
+use certsource_hyper::{ListenerBuilder, Peer, TlsListener, serve};
+use certsource_testkit::{Ca, Issued};
+use common::*;
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+const HTTP: &[&str] = &["h2", "http/1.1"];
+const HTTP1: &[&str] = &["http/1.1"];
+
+fn app() -> Router {
+    Router::new().route("/", get(|| async { "ok" }))
+}
+
+fn builder(files: &Followed) -> ListenerBuilder {
+    TlsListener::builder(&files.reloader).client_auth(ClientAuth::Required)
+}
+
+async fn start(builder: ListenerBuilder, app: Router) -> SocketAddr {
+    let listener = builder.bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, app).into_future());
+    address
+}
+
+fn config(
+    trust: &Ca,
+    identity: Option<&Issued>,
+    versions: &[&'static SupportedProtocolVersion],
+    alpn: &[&str],
+) -> Arc<ClientConfig> {
+    Arc::new(client_config(&[trust], identity, versions, alpn))
+}
+
+/// A connection and a request: how the handshake went, and the status.
+async fn ask(config: &Arc<ClientConfig>, address: SocketAddr) -> Result<(HandshakeKind, u16), String> {
+    let stream = soon(dial(config, address, "localhost")).await.map_err(|error| error.to_string())?;
+    let kind = stream.get_ref().1.handshake_kind().unwrap();
+    let answer = soon(get_once(TokioIo::new(stream))).await.map_err(|error| error.to_string())?;
+    Ok((kind, answer.0))
+}
+
+/// A connection that stays open.
+async fn open(config: &Arc<ClientConfig>, address: SocketAddr) -> http1::SendRequest<Empty<Bytes>> {
+    let stream = soon(dial(config, address, "localhost")).await.unwrap();
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+#[tokio::test]
+async fn client_authentication_alpn_and_sni_are_kept() {
+    let (ca, other) = (Ca::new("CA"), Ca::new("other"));
+    let files = Followed::new(&[&ca], &ca.issue("localhost"));
+    let second = Followed::new(&[&other], &other.issue("b.test"));
+    let third = Followed::new(&[&ca], &ca.leaf("*.c.test").issue());
+    let open_to_all = ServerTls::with_provider(provider()).alpn(["http/1.1"]);
+    let address = start(
+        builder(&files).identity_for(["B.test"], &second.reloader).identity_with(
+            ["*.c.test"],
+            &third.reloader,
+            open_to_all,
+        ),
+        app(),
+    )
+    .await;
+    for reload in 0..=100 {
+        if matches!(reload, 0 | 1 | 2 | 100) {
+            for version in TLS {
+                let versions = &[version];
+                let known = ca.issue("client");
+                // Who is let in.
+                assert_eq!(ask(&config(&ca, Some(&known), versions, HTTP1), address).await.unwrap().1, 200);
+                assert!(ask(&config(&ca, None, versions, HTTP1), address).await.is_err());
+                let stranger = other.issue("client");
+                assert!(ask(&config(&ca, Some(&stranger), versions, HTTP1), address).await.is_err());
+                // What is spoken.
+                for alpn in [HTTP, HTTP1] {
+                    let config = config(&ca, Some(&known), versions, alpn);
+                    let stream = soon(dial(&config, address, "localhost")).await.unwrap();
+                    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(alpn[0].as_bytes()));
+                }
+                // Which certificate is shown, and who is let in there.
+                for (name, trust, identity, alpn) in
+                    [("b.test", &other, Some(&stranger), "h2"), ("x.c.test", &ca, None, "http/1.1")]
+                {
+                    let config = config(trust, identity, versions, HTTP);
+                    let stream = soon(dial(&config, address, name)).await.unwrap();
+                    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(alpn.as_bytes()), "{name}");
+                    if alpn == "http/1.1" {
+                        assert_eq!(soon(get_once(TokioIo::new(stream))).await.unwrap().0, 200);
+                    }
+                }
+            }
+        }
+        files.set(&[&ca], &ca.issue("localhost")).await;
+        second.set(&[&other], &other.issue("b.test")).await;
+        third.set(&[&ca], &ca.leaf("*.c.test").issue()).await;
+    }
+}
+
+/// A withdrawn CA: new handshakes, resumed ones, and connections that are open. The client that stays is not disturbed.
+#[tokio::test]
+async fn a_withdrawn_client_is_refused_everywhere() {
+    for version in TLS {
+        let (ca, gone) = (Ca::new("CA"), Ca::new("gone"));
+        let files = Followed::new(&[&ca, &gone], &ca.issue("localhost"));
+        let address = start(builder(&files), app()).await;
+        let kept = config(&ca, Some(&ca.issue("client")), &[version], HTTP1);
+        let withdrawn = config(&ca, Some(&gone.issue("client")), &[version], HTTP1);
+        for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            assert_eq!(ask(&kept, address).await.unwrap(), (kind, 200), "{version:?}");
+            assert_eq!(ask(&withdrawn, address).await.unwrap(), (kind, 200), "{version:?}");
+        }
+        let mut idle = open(&withdrawn, address).await;
+        assert_eq!(soon(get_(&mut idle)).await.unwrap().0, 200);
+        let mut stays = open(&kept, address).await;
+        assert_eq!(soon(get_(&mut stays)).await.unwrap().0, 200);
+
+        files.set(&[&ca], &ca.issue("localhost")).await;
+        for _ in 0..20 {
+            assert!(ask(&withdrawn, address).await.is_err(), "{version:?}");
+        }
+        // An open connection is closed, or its request refused; whichever comes first.
+        assert!(!matches!(soon(get_(&mut idle)).await, Ok((200, _))), "{version:?}");
+        until("the idle connection closes", || idle.is_closed()).await;
+        // A session of the older generation is not resumed, also not by who may come in.
+        assert_eq!(soon(get_(&mut stays)).await.unwrap().0, 200, "{version:?}");
+        until("it was its last", || stays.is_closed()).await;
+        assert_eq!(ask(&kept, address).await.unwrap(), (HandshakeKind::Full, 200), "{version:?}");
+    }
+}
+
+use common::get as get_;
+
+#[tokio::test]
+async fn a_revoked_client_is_refused() {
+    let ca = Ca::new("CA");
+    let identity = ca.issue("localhost");
+    let dir = |crl: String| {
+        [
+            ("ca.crt", ca.certificate_pem()),
+            ("tls.crt", identity.chain_pem()),
+            ("tls.key", identity.key_pem()),
+            ("crl.pem", crl),
+        ]
+    };
+    let files = Followed::new(&[&ca], &identity);
+    files.dir.write(dir(ca.crl().pem())).unwrap();
+    let source = certsource_hyper::certsource_reload::certsource::Files::kubernetes(files.dir.path())
+        .with_crl(files.dir.join("crl.pem"));
+    let reloader = certsource_hyper::certsource_reload::Reloader::builder(source).start().unwrap();
+    let listener =
+        TlsListener::builder(&reloader).client_auth(ClientAuth::Required).bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, app()).into_future());
+    let (good, bad) = (ca.issue("good"), ca.issue("bad"));
+    let of = |identity| config(&ca, Some(identity), &TLS, HTTP1);
+    let mut idle = open(&of(&bad), address).await;
+    assert_eq!(soon(get_(&mut idle)).await.unwrap().0, 200);
+    ca.revoke(&bad);
+    files.dir.write(dir(ca.crl().pem())).unwrap();
+    soon(reloader.reload()).await.unwrap();
+    assert!(ask(&of(&bad), address).await.is_err());
+    assert!(!matches!(soon(get_(&mut idle)).await, Ok((200, _))));
+    assert_eq!(ask(&of(&good), address).await.unwrap().1, 200);
+}
+
+/// Holds what the server says until it is let through.
+async fn between(
+    server: SocketAddr,
+    gate: tokio::sync::watch::Receiver<bool>,
+) -> (SocketAddr, Arc<tokio::sync::Notify>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let spoke = Arc::new(tokio::sync::Notify::new());
+    tokio::spawn({
+        let spoke = Arc::clone(&spoke);
+        async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (mut gate, spoke) = (gate.clone(), Arc::clone(&spoke));
+                tokio::spawn(async move {
+                    let server = TcpStream::connect(server).await.unwrap();
+                    let (mut from_client, mut to_client) = client.into_split();
+                    let (mut from_server, mut to_server) = server.into_split();
+                    tokio::spawn(async move {
+                        let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
+                        let _ = to_server.shutdown().await;
+                    });
+                    let mut first = [0; 16 * 1024];
+                    let read = from_server.read(&mut first).await.unwrap();
+                    spoke.notify_one();
+                    gate.wait_for(|is_open| *is_open).await.unwrap();
+                    to_client.write_all(&first[..read]).await.unwrap();
+                    let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
+                });
+            }
+        }
+    });
+    (address, spoke)
+}
+
+#[tokio::test]
+async fn a_handshake_that_spans_a_swap_is_judged_again() {
+    for version in TLS {
+        let (ca, gone) = (Ca::new("CA"), Ca::new("gone"));
+        let files = Followed::new(&[&ca, &gone], &ca.issue("localhost"));
+        let server = start(builder(&files), app()).await;
+        for (identity, is_let_in) in [(ca.issue("client"), true), (gone.issue("client"), false)] {
+            files.set(&[&ca, &gone], &ca.issue("localhost")).await;
+            let (gate, closed) = tokio::sync::watch::channel(false);
+            let (address, spoke) = between(server, closed).await;
+            let asking = tokio::spawn({
+                let config = config(&ca, Some(&identity), &[version], HTTP1);
+                async move { ask(&config, address).await }
+            });
+            soon(spoke.notified()).await;
+            files.set(&[&ca], &ca.issue("localhost")).await;
+            gate.send_replace(true);
+            let answer = soon(asking).await.unwrap();
+            assert_eq!(answer.is_ok_and(|answer| answer.1 == 200), is_let_in, "{version:?}");
+        }
+    }
+}
+
+/// HTTP/2: a stream that is open finishes, and the connection takes no new one.
+#[tokio::test]
+async fn http2_is_told_to_go_elsewhere_and_what_has_begun_finishes() {
+    let ca = Ca::new("CA");
+    let files = Followed::new(&[&ca], &ca.issue("localhost"));
+    let release = Arc::new(tokio::sync::Notify::new());
+    let app = app().route(
+        "/slow",
+        get({
+            let release = Arc::clone(&release);
+            move || async move {
+                release.notified().await;
+                "slow"
+            }
+        }),
+    );
+    let address = start(builder(&files), app).await;
+    let client = config(&ca, Some(&ca.issue("client")), &TLS, &["h2"]);
+    let stream = soon(dial(&client, address, "localhost")).await.unwrap();
+    let (mut sender, connection) =
+        http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = |path: &str| {
+        hyper::Request::get(format!("https://localhost{path}")).body(Empty::<Bytes>::new()).unwrap()
+    };
+    let slow = sender.send_request(request("/slow"));
+    assert_eq!(soon(sender.send_request(request("/"))).await.unwrap().status(), 200);
+    files.set(&[&ca], &ca.issue("localhost")).await;
+    // The client is told to go elsewhere. What it sends before it has heard that is served.
+    let told = async {
+        while let Ok(response) = sender.send_request(request("/")).await {
+            assert_eq!(response.status(), 200);
+        }
+    };
+    soon(told).await;
+    release.notify_one();
+    assert_eq!(soon(slow).await.unwrap().status(), 200);
+    drop(sender);
+    soon(connection).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_drain_deadline_cuts_and_nothing_else_does() {
+    let ca = Ca::new("CA");
+    let files = Followed::new(&[&ca], &ca.issue("localhost"));
+    let release = Arc::new(tokio::sync::Notify::new());
+    let app = || {
+        let release = Arc::clone(&release);
+        Router::new().route(
+            "/",
+            get(move || async move {
+                release.notified().await;
+                "slow"
+            }),
+        )
+    };
+    let drain = Duration::from_millis(400);
+    let cut = start(builder(&files).drain(drain), app()).await;
+    let patient = start(builder(&files), app()).await;
+    let client = config(&ca, Some(&ca.issue("client")), &TLS, HTTP1);
+    let asked = |address| {
+        let client = Arc::clone(&client);
+        tokio::spawn(async move { ask(&client, address).await })
+    };
+    let (short, long) = (asked(cut), asked(patient));
+    // Both have begun when both handlers wait: each needs one permit, and takes it when there is one.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let begun = Instant::now();
+    files.set(&[&ca], &ca.issue("localhost")).await;
+    let error = soon(short).await.unwrap().unwrap_err();
+    assert!(begun.elapsed() >= drain, "{error} after {:?}", begun.elapsed());
+    release.notify_waiters();
+    release.notify_one();
+    assert_eq!(soon(long).await.unwrap().unwrap().1, 200);
+}
+
+/// Peers that connect and say nothing, or half a hello, stall nobody; nor do more of them than there is room for.
+#[tokio::test]
+async fn slow_peers_stall_nobody() {
+    let ca = Ca::new("CA");
+    let files = Followed::new(&[&ca], &ca.issue("localhost"));
+    let wide = start(builder(&files), app()).await;
+    let narrow = start(builder(&files).max_handshakes(8), app()).await;
+    let client = config(&ca, Some(&ca.issue("client")), &TLS, HTTP1);
+    for address in [wide, narrow] {
+        let mut slow = Vec::new();
+        for n in 0..100 {
+            let mut peer = TcpStream::connect(address).await.unwrap();
+            if n % 2 == 0 {
+                peer.write_all(&[22, 3, 1, 2]).await.unwrap();
+            }
+            slow.push(peer);
+        }
+        for _ in 0..5 {
+            let begun = Instant::now();
+            assert_eq!(ask(&client, address).await.unwrap().1, 200);
+            // Far less than the handshake timeout of those that were here first.
+            assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+        }
+    }
+    // Whoever stays silent is cut.
+    let brisk = start(builder(&files).handshake_timeout(Duration::from_millis(200)), app()).await;
+    let mut silent = TcpStream::connect(brisk).await.unwrap();
+    assert_eq!(soon(silent.read(&mut [0; 8])).await.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn the_end_waits_for_requests_that_have_begun() {
+    let ca = Ca::new("CA");
+    let files = Followed::new(&[&ca], &ca.issue("localhost"));
+    let (begun, release) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+    let app = Router::new().route(
+        "/",
+        get({
+            let (begun, release) = (Arc::clone(&begun), Arc::clone(&release));
+            move |axum::Extension(peer): axum::Extension<Peer>| async move {
+                begun.notify_one();
+                release.notified().await;
+                format!("{:?}", peer.server_name())
+            }
+        }),
+    );
+    let listener = builder(&files).bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = tokio::spawn(
+        serve(listener, app).with_graceful_shutdown(async { drop(stopped.await) }).into_future(),
+    );
+    let client = config(&ca, Some(&ca.issue("client")), &TLS, HTTP1);
+    let asking = tokio::spawn({
+        let client = Arc::clone(&client);
+        async move { ask(&client, address).await }
+    });
+    soon(begun.notified()).await;
+    stop.send(()).unwrap();
+    until("it takes no more", || std::net::TcpStream::connect(address).is_err()).await;
+    assert!(!server.is_finished());
+    release.notify_one();
+    assert_eq!(soon(asking).await.unwrap().unwrap().1, 200);
+    soon(server).await.unwrap();
+}

@@ -4,11 +4,14 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use certsource_reload::Retired;
 use tower_layer::Layer;
 use tower_service::Service;
+
+use crate::made::Made;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -31,11 +34,13 @@ impl StdError for Superseded {}
 #[derive(Clone, Debug)]
 pub(crate) struct Bounce {
     retired: Retired,
+    made: Arc<Made>,
 }
 
 impl Bounce {
     pub(crate) fn new(retired: Retired) -> Self {
-        Self { retired }
+        let made = Arc::new(Made::new(retired.clone()));
+        Self { retired, made }
     }
 }
 
@@ -43,7 +48,7 @@ impl<S> Layer<S> for Bounce {
     type Service = Bounced<S>;
 
     fn layer(&self, inner: S) -> Bounced<S> {
-        Bounced { inner, retired: self.retired.clone() }
+        Bounced { inner, retired: self.retired.clone(), made: Arc::clone(&self.made) }
     }
 }
 
@@ -52,6 +57,7 @@ impl<S> Layer<S> for Bounce {
 pub(crate) struct Bounced<S> {
     inner: S,
     retired: Retired,
+    made: Arc<Made>,
 }
 
 impl<S, R> Service<R> for Bounced<S>
@@ -70,6 +76,7 @@ where
     fn call(&mut self, request: R) -> Self::Future {
         let connect = self.inner.call(request);
         let retired = self.retired.wait();
+        let made = Arc::clone(&self.made);
         Box::pin(async move {
             let mut retired = std::pin::pin!(retired);
             let mut connect = std::pin::pin!(connect);
@@ -78,7 +85,11 @@ where
                 if retired.as_mut().poll(context).is_ready() {
                     return Poll::Ready(Err(Superseded.into()));
                 }
-                connect.as_mut().poll(context)
+                let connected = connect.as_mut().poll(context);
+                if matches!(connected, Poll::Ready(Ok(_))) {
+                    made.one_more();
+                }
+                connected
             })
             .await
         })

@@ -12,6 +12,7 @@ mod drain;
 mod factory;
 mod failure;
 mod lane;
+mod made;
 mod payload;
 mod proxy;
 mod reactive;

@@ -133,6 +133,11 @@ impl Reactive {
         last.began = Some(Instant::now());
         last.error = None;
         last.error = reloader.reload().await.err();
+        #[cfg(feature = "metrics")]
+        {
+            let result = if reloader.current().number() > used { "newer" } else { "nothing_new" };
+            metrics::counter!("certsource_reactive_reloads_total", "result" => result).increment(1);
+        }
         Some((last.count, last.error.clone()))
     }
 

@@ -6,8 +6,12 @@ mod gate;
 mod generation;
 mod hooks;
 mod hub;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod metrics;
 mod reloader;
 mod status;
+mod trace;
 
 pub use certsource::{self, Error, Reason};
 pub use derived::{Derived, Version};

@@ -237,8 +237,10 @@ impl Entry {
                 Todo::Look => {
                     let mut source = lock(&entry.source).take()?;
                     let alarm = entry.alarm.clone();
+                    let span = crate::trace::look(&entry.origin);
                     drop(entry);
                     let looked = guarded(|| {
+                        let _in = span.enter();
                         let armed = source.arm(&alarm);
                         (armed, source.look(Now::read()))
                     });
@@ -252,14 +254,20 @@ impl Entry {
                 }
                 Todo::Read => {
                     let mut source = lock(&entry.source).take()?;
+                    let span = crate::trace::read(&entry.origin);
                     drop(entry);
                     let began = Now::read();
-                    let reading = guarded(|| source.read().map_or_else(Reading::from, Parts::assemble));
+                    let reading = guarded(|| {
+                        let _in = span.enter();
+                        source.read().map_or_else(Reading::from, Parts::assemble)
+                    });
                     let entry = weak.upgrade()?;
                     *lock(&entry.source) = Some(source);
                     lock(&entry.machine).read(began, Now::read(), reading.unwrap_or_else(Reading::from));
                 }
                 Todo::Judge(candidate) => {
+                    let span = crate::trace::judge(&entry.origin);
+                    let _in = span.enter();
                     if !entry.judge(&candidate) {
                         return None;
                     }
@@ -302,6 +310,8 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.hub.remove(self.id);
+        #[cfg(feature = "metrics")]
+        crate::metrics::gone(&self.origin);
     }
 }
 

@@ -160,30 +160,11 @@ impl Entry {
 
     /// Tells an event to subscribers, hooks and, where nobody else hears of it, to `tracing`.
     fn emit(&self, kind: EventKind) {
-        match &kind {
-            EventKind::Failed(failure) | EventKind::Rejected(failure) if !self.failures_are_hooked => {
-                tracing::warn!(
-                    origin = %self.origin,
-                    event = kind.as_str(),
-                    reason = failure.reason().as_str(),
-                    serving = failure.serving(),
-                    "cannot follow a source: {failure}"
-                );
-            }
-            EventKind::Degraded(why) => tracing::warn!(origin = %self.origin, event = "degraded", "{why}"),
-            EventKind::Expired(_) => {
-                tracing::warn!(origin = %self.origin, event = "expired", "the served identity has expired");
-            }
-            EventKind::Loaded(reload) | EventKind::Reloaded(reload) => tracing::info!(
-                origin = %self.origin,
-                event = kind.as_str(),
-                generation = reload.generation.number(),
-                digest = %reload.generation.digest(),
-                "a generation is served"
-            ),
-            _ => tracing::debug!(origin = %self.origin, event = kind.as_str()),
-        }
-        let event = Event { at: SystemTime::now(), origin: self.origin.clone(), kind, skipped: 0 };
+        crate::trace::event(&self.origin, &kind, self.failures_are_hooked);
+        let at = SystemTime::now();
+        #[cfg(feature = "metrics")]
+        crate::metrics::event(&self.origin, at, &kind);
+        let event = Event { at, origin: self.origin.clone(), kind, skipped: 0 };
         if self.hooks.push(event.clone()) {
             let hooks = Arc::clone(&self.hooks);
             self.hub.run(move || hooks.run());

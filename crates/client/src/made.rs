@@ -36,7 +36,8 @@ impl Drop for Made {
     fn drop(&mut self) {
         // A client that is dropped has retired nothing.
         if self.retired.is_retired() {
-            metrics::counter!("certsource_connections_retired_total").increment(self.count.load(Ordering::Relaxed));
+            metrics::counter!("certsource_connections_retired_total")
+                .increment(self.count.load(Ordering::Relaxed));
         }
     }
 }

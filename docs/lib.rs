@@ -1,7 +1,11 @@
-//! The guide, the comparison and the migration page as modules, so that the code in them is compiled and run as
-//! documentation tests.
+//! The README, the guide, the comparison and the migration page as modules, so that the code in them is compiled and
+//! run as documentation tests.
 //!
 //! There is no code here.
+
+/// The first page.
+#[doc = include_str!("../README.md")]
+pub mod readme {}
 
 /// From five lines to everything.
 #[doc = include_str!("GUIDE.md")]

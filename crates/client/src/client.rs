@@ -184,6 +184,11 @@ impl Client {
         self.inner.factory.tls.following(self.reloader())
     }
 
+    #[cfg(feature = "middleware")]
+    pub(crate) fn drafts(&self) -> &reqwest::Client {
+        &self.inner.drafts
+    }
+
     /// A handle that does not keep the client alive: for hooks.
     pub fn downgrade(&self) -> WeakClient {
         WeakClient { inner: Arc::downgrade(&self.inner) }

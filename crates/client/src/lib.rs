@@ -2,6 +2,9 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod asked;
+#[cfg(feature = "blocking")]
+#[cfg_attr(docsrs, doc(cfg(feature = "blocking")))]
+pub mod blocking;
 mod body;
 mod builder;
 mod causes;
@@ -13,6 +16,8 @@ mod factory;
 mod failure;
 mod lane;
 mod made;
+#[cfg(feature = "middleware")]
+mod middleware;
 mod payload;
 mod proxy;
 mod reactive;

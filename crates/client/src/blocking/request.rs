@@ -1,0 +1,110 @@
+//! [`RequestBuilder`]: a request of the blocking client that is being put together.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::{Body, Client, Response};
+
+/// A request that is being put together.
+///
+/// It belongs to no generation: it can wait for days before it is sent.
+#[must_use = "nothing is sent before `send`"]
+pub struct RequestBuilder {
+    client: Client,
+    inner: crate::RequestBuilder,
+    body: Option<Body>,
+}
+
+impl RequestBuilder {
+    pub(super) fn new(client: Client, inner: crate::RequestBuilder) -> Self {
+        Self { client, inner, body: None }
+    }
+
+    /// Adds a header.
+    pub fn header<K, V>(self, name: K, value: V) -> Self
+    where
+        HeaderName: TryFrom<K>,
+        <HeaderName as TryFrom<K>>::Error: Into<http::Error>,
+        HeaderValue: TryFrom<V>,
+        <HeaderValue as TryFrom<V>>::Error: Into<http::Error>,
+    {
+        self.with(|inner| inner.header(name, value))
+    }
+
+    /// Sets these headers; others stay.
+    pub fn headers(self, headers: HeaderMap) -> Self {
+        self.with(|inner| inner.headers(headers))
+    }
+
+    /// Signs in with a token (RFC 6750).
+    pub fn bearer_auth(self, token: impl fmt::Display) -> Self {
+        self.with(|inner| inner.bearer_auth(token))
+    }
+
+    /// Signs in with a name and a password (RFC 7617).
+    pub fn basic_auth(self, name: impl fmt::Display, password: Option<impl fmt::Display>) -> Self {
+        self.with(|inner| inner.basic_auth(name, password))
+    }
+
+    /// Sets the body: bytes, text, a file, or a reader by [`Body::new`].
+    pub fn body(mut self, body: impl Into<Body>) -> Self {
+        self.body = Some(body.into());
+        self
+    }
+
+    /// Adds to the query of the URL.
+    #[cfg(feature = "query")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "query")))]
+    pub fn query(self, query: &(impl serde::Serialize + ?Sized)) -> Self {
+        self.with(|inner| inner.query(query))
+    }
+
+    /// Sets a form as the body.
+    #[cfg(feature = "form")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "form")))]
+    pub fn form(self, form: &(impl serde::Serialize + ?Sized)) -> Self {
+        self.with(|inner| inner.form(form))
+    }
+
+    /// Sets JSON as the body.
+    #[cfg(feature = "json")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
+    pub fn json(self, json: &(impl serde::Serialize + ?Sized)) -> Self {
+        self.with(|inner| inner.json(json))
+    }
+
+    /// A timeout from the start of the request to the end of its response, over all attempts and redirects.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.with(|inner| inner.timeout(timeout))
+    }
+
+    /// Sets the version of HTTP.
+    pub fn version(self, version: http::Version) -> Self {
+        self.with(|inner| inner.version(version))
+    }
+
+    /// Does the rest: anything that reqwest's async builder can do. Do not send in there.
+    pub fn with(self, change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder) -> Self {
+        Self { inner: self.inner.with(change), ..self }
+    }
+
+    /// Sends the request with the certificates that are current now, and waits for the head of its response.
+    ///
+    /// # Errors
+    /// As reqwest's `send`; and in async code, where nothing is sent, an error with
+    /// [`BlockedInAsync`](super::BlockedInAsync) among its sources.
+    pub fn send(self) -> Result<Response, reqwest::Error> {
+        let Self { client, inner, body } = self;
+        let Some(body) = body else { return client.send(inner.build()?, None) };
+        let (body, reading) = body.split();
+        client.send(inner.body(body).build()?, reading)
+    }
+}
+
+impl fmt::Debug for RequestBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("blocking::RequestBuilder").field(&self.inner).field(&self.body).finish()
+    }
+}

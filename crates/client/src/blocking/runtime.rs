@@ -81,7 +81,10 @@ impl Runtime {
                 let word = reading.ask.take();
                 self.handle.spawn(async move {
                     let done = Word::Done(attempt.await);
-                    word.map(|word| word.send(done))
+                    if let Some(word) = word {
+                        // The thread that sends waits for this.
+                        let _ = word.send(done);
+                    }
                 });
                 loop {
                     match reading.asked.recv() {

@@ -11,6 +11,7 @@ mod cargo;
 mod ci;
 mod features;
 mod judge;
+mod manual;
 mod msrv;
 mod scan;
 mod setup;
@@ -40,6 +41,8 @@ enum Command {
     Features(table::Options),
     /// Check that no dependency needs a newer compiler than we promise; build with that compiler if it is there.
     Msrv,
+    /// Write the program's man pages and its completions for bash, zsh, fish and PowerShell.
+    Manual(manual::Options),
     /// Install what `test --strict` and `ci --strict` need: Debian packages as root, the rest below `target/`.
     Setup,
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Tidy(options) => tidy::run(&options),
         Command::Features(options) => features::run(&options),
         Command::Msrv => msrv::run(),
+        Command::Manual(options) => manual::run(&options),
         Command::Setup => setup::run(),
     };
     match outcome {

@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Check(check::Args),
     Doctor(doctor::Args),
     Exporter(exporter::Args),
+    #[cfg(feature = "manual")]
+    Manual(crate::manual::Args),
 }
 
 /// How results are written.

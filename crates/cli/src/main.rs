@@ -12,6 +12,8 @@ mod exporter;
 mod get;
 mod inspect;
 mod latency;
+#[cfg(feature = "manual")]
+mod manual;
 mod output;
 mod pace;
 mod peer;
@@ -41,6 +43,8 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Exporter(args) => exporter::run(args),
+        #[cfg(feature = "manual")]
+        Command::Manual(args) => manual::run(&args),
     };
     match result {
         Ok(code) => code,

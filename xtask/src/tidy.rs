@@ -14,6 +14,7 @@ mod architecture;
 mod counts;
 mod features;
 mod layers;
+mod links;
 mod manifest;
 mod readme;
 mod sources;
@@ -43,6 +44,7 @@ pub(crate) fn check(bless: bool) -> Result<bool> {
         ("features", features::check(&workspace, &files)?),
         ("architecture", architecture::check(&workspace, &files)),
         ("readme", readme::check(&workspace, &files)),
+        ("links", links::check(&files)),
         ("sources", sources::check(&files)),
     ];
     let mut count = 0;

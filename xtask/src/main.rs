@@ -7,14 +7,17 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod cargo;
 mod ci;
 mod features;
 mod judge;
+mod machine;
 mod manual;
 mod msrv;
 mod scan;
 mod setup;
+mod soak;
 mod table;
 mod test;
 mod tidy;
@@ -43,6 +46,10 @@ enum Command {
     Msrv,
     /// Write the program's man pages and its completions for bash, zsh, fish and PowerShell.
     Manual(manual::Options),
+    /// Measure every figure beside the bare alternative, and write README's table and docs/BENCHMARKS.md.
+    Bench(bench::Options),
+    /// Run clients, writers and faults for an hour, and write docs/SOAK.md.
+    Soak(soak::Options),
     /// Install what `test --strict` and `ci --strict` need: Debian packages as root, the rest below `target/`.
     Setup,
 }
@@ -55,6 +62,8 @@ fn main() -> ExitCode {
         Command::Features(options) => features::run(&options),
         Command::Msrv => msrv::run(),
         Command::Manual(options) => manual::run(&options),
+        Command::Bench(options) => bench::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Setup => setup::run(),
     };
     match outcome {

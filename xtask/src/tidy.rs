@@ -13,6 +13,7 @@ use crate::workspace::Workspace;
 mod architecture;
 mod counts;
 mod features;
+mod figures;
 mod layers;
 mod links;
 mod manifest;
@@ -45,6 +46,7 @@ pub(crate) fn check(bless: bool) -> Result<bool> {
         ("architecture", architecture::check(&workspace, &files)),
         ("readme", readme::check(&workspace, &files)),
         ("links", links::check(&files)),
+        ("figures", figures::check(&files)),
         ("sources", sources::check(&files)),
     ];
     let mut count = 0;

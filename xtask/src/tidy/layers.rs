@@ -20,7 +20,7 @@ struct Layer {
 }
 
 /// From the bottom to the top. A member that is not listed is a problem, so this list stays whole.
-const LAYERS: [Layer; 12] = [
+const LAYERS: [Layer; 13] = [
     Layer {
         package: "certsource",
         may_use: &[],
@@ -103,6 +103,18 @@ const LAYERS: [Layer; 12] = [
             "certsource-testkit",
         ],
         never: &[],
+        only_with: &[],
+    },
+    Layer {
+        package: "certsource-bench",
+        may_use: &[
+            "certsource",
+            "certsource-reload",
+            "certsource-rustls",
+            "certsource-client",
+            "certsource-testkit",
+        ],
+        never: &["native-tls", "openssl-sys"],
         only_with: &[],
     },
     Layer { package: "xtask", may_use: &[], never: &["tokio", "rustls", "reqwest"], only_with: &[] },

@@ -1,0 +1,62 @@
+//! Allocations that a request through our client adds to those of bare reqwest. In a program of its own: the counting
+//! allocator makes everything slower.
+
+// A command-line program: its output is its result.
+#![allow(clippy::print_stdout)]
+
+use std::future::Future;
+
+use certsource_bench::rig::Rig;
+use certsource_bench::row::Row;
+use certsource_bench::server::{Http, Sessions};
+
+const REQUESTS: u64 = 1_000;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    for (http, id) in Http::ALL.into_iter().zip(["allocations-h1", "allocations-h2"]) {
+        let rig = runtime.block_on(Rig::new(http, Sessions::Resumed, |builder| builder));
+        // The server has a thread of its own, and this thread's allocations are counted alone.
+        let count = |sends: &dyn Fn() -> std::pin::Pin<Box<dyn Future<Output = ()>>>| {
+            runtime.block_on(sends());
+            let info = allocation_counter::measure(|| {
+                for _ in 0..REQUESTS {
+                    runtime.block_on(sends());
+                }
+            });
+            (info.count_total as f64 / REQUESTS as f64, info.bytes_total as f64 / REQUESTS as f64)
+        };
+        let url = rig.server.url();
+        let ours = {
+            let (client, url) = (rig.ours.clone(), url.clone());
+            count(&move || {
+                let request = client.get(&url);
+                Box::pin(async move {
+                    let response = request.send().await.expect("no request fails");
+                    response.bytes().await.expect("a body");
+                })
+            })
+        };
+        let bare = {
+            let (client, url) = (rig.bare.clone(), url.clone());
+            count(&move || {
+                let request = client.get(&url);
+                Box::pin(async move {
+                    let response = request.send().await.expect("no request fails");
+                    response.bytes().await.expect("a body");
+                })
+            })
+        };
+        let row = Row {
+            id,
+            what: format!("allocations for a GET, {}", http.name()),
+            ours: format!("{:.1} ({:.0} bytes)", ours.0, ours.1),
+            bare: format!("{:.1} ({:.0} bytes)", bare.0, bare.1),
+            result: format!("{:+.1}", ours.0 - bare.0),
+            bar: "≤ 4 more".to_owned(),
+            is_met: ours.0 - bare.0 <= 4.05,
+            note: String::new(),
+        };
+        println!("{}", row.to_json());
+    }
+}

@@ -1,0 +1,145 @@
+//! The figures as text: the page in docs and the table in README. Pure functions of the data file, so that `tidy` can
+//! tell whether somebody wrote a figure by hand.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+/// What was measured.
+pub(crate) const DATA: &str = "docs/benchmarks.json";
+/// All of it, for people.
+pub(crate) const PAGE: &str = "docs/BENCHMARKS.md";
+/// A part of it, for people in a hurry.
+pub(crate) const README: &str = "README.md";
+
+const BEGIN: &str = "<!-- Written by `cargo xtask bench`. Do not edit. -->";
+const END: &str = "<!-- End of what `cargo xtask bench` wrote. -->";
+
+/// The order of the page. What README shows is marked.
+const ORDER: [(&str, bool); 27] = [
+    ("look-mtime", true),
+    ("look-link-calls", false),
+    ("look-link", false),
+    ("look-sha256", false),
+    ("load-roots", true),
+    ("many-cpu", true),
+    ("many-drift", false),
+    ("many-memory", true),
+    ("many-idle", true),
+    ("nothing-left", false),
+    ("event-file", true),
+    ("event-pair", false),
+    ("event-swap", true),
+    ("event-swap-kept", false),
+    ("requests-h1-1", false),
+    ("requests-h1-64", true),
+    ("requests-h2-1", false),
+    ("requests-h2-64", true),
+    ("handshakes-h1", true),
+    ("handshakes-h2", false),
+    ("allocations-h1", false),
+    ("allocations-h2", true),
+    ("first-request-h1", false),
+    ("first-request-h2", true),
+    ("throughput-h1", false),
+    ("throughput-h2", true),
+    ("snapshot", false),
+];
+
+/// Where a figure stands on the page.
+pub(crate) fn place(id: &str) -> usize {
+    ORDER.iter().position(|(known, _)| *known == id).unwrap_or(ORDER.len())
+}
+
+/// A figure as a line for the terminal.
+pub(crate) fn line(row: &Value) -> String {
+    let verdict = if row["met"] == true { "met" } else { "MISSED" };
+    format!("{}: {} (bar: {}, {verdict})", text(row, "what"), text(row, "result"), text(row, "bar"))
+}
+
+/// Figures as a Markdown table.
+pub(crate) fn table(rows: &[Value]) -> String {
+    let mut page = String::from(
+        "| figure | certsource | bare | result | bar | |\n| --- | --- | --- | --- | --- | --- |\n",
+    );
+    for row in rows {
+        let verdict = if row["met"] == true { "met" } else { "**missed**" };
+        let cells = ["what", "ours", "bare", "result", "bar"].map(|name| text(row, name).replace('|', "\\|"));
+        let _ = writeln!(page, "| {} | {verdict} |", cells.join(" | "));
+    }
+    page
+}
+
+/// The page in docs.
+pub(crate) fn page(data: &Value) -> String {
+    let rows = data["rows"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut page = format!("# Figures\n\n{BEGIN}\n\n");
+    page.push_str(
+        "Each figure is measured beside the bare alternative, in turns, in one run; a ratio is the median of the rounds'\n\
+         ratios. `cargo xtask bench` measures them all in about twelve minutes, `--only NAME` one of them. What a figure\n\
+         is made of is in `benches/src/bin`.\n\n",
+    );
+    for fact in data["machine"].as_array().into_iter().flatten() {
+        let _ = writeln!(page, "- {}: {}", text(fact, "name"), text(fact, "value"));
+    }
+    page.push('\n');
+    page.push_str(&table(rows));
+    page.push_str("\n## Notes\n\n");
+    for row in rows {
+        let note = text(row, "note");
+        let commit = text(row, "commit");
+        let colon = if note.is_empty() { "" } else { ": " };
+        let _ = writeln!(page, "- `{}` (commit {commit}){colon}{note}", text(row, "id"));
+    }
+    let _ = writeln!(page, "\n{END}");
+    page
+}
+
+/// README with these figures, if it has a place for them.
+pub(crate) fn put_into_readme(readme: &str, data: &Value) -> Option<String> {
+    let (before, rest) = readme.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    let shown: Vec<Value> = data["rows"]
+        .as_array()?
+        .iter()
+        .filter(|row| ORDER.iter().any(|(id, is_shown)| *is_shown && row["id"] == *id))
+        .cloned()
+        .collect();
+    Some(format!("{before}{BEGIN}\n\n{}\n{END}{after}", table(&shown)))
+}
+
+fn text<'a>(row: &'a Value, name: &str) -> &'a str {
+    row[name].as_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn data() -> Value {
+        let row = |id: &str, met| json!({ "id": id, "what": "a look", "ours": "2", "bare": "1", "result": "2 ×", "bar": "≤ 1 ×", "met": met, "note": "n", "commit": "c" });
+        json!({ "machine": [{ "name": "cores", "value": "2" }], "rows": [row("look-mtime", true), row("look-link", false)] })
+    }
+
+    #[test]
+    fn the_page_holds_every_figure_and_says_what_was_missed() {
+        let page = page(&data());
+        assert!(
+            page.contains("- cores: 2\n") && page.contains("| a look | 2 | 1 | 2 × | ≤ 1 × | met |"),
+            "{page}"
+        );
+        assert!(page.contains("**missed**") && page.contains("- `look-link` (commit c): n"), "{page}");
+    }
+
+    #[test]
+    fn readme_gets_its_part_and_keeps_the_rest() {
+        let readme = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
+        let new = put_into_readme(&readme, &data()).unwrap();
+        assert!(new.starts_with("before\n") && new.ends_with("after\n") && !new.contains("old"));
+        assert_eq!(new.matches("a look").count(), 1, "only what is marked: {new}");
+        assert_eq!(put_into_readme(&new, &data()).unwrap(), new, "writing it again changes nothing");
+        assert!(put_into_readme("no place", &data()).is_none());
+    }
+}

@@ -2,15 +2,13 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use certsource::machine::{Candidate, Policy};
-use certsource::source::Detector;
 use certsource::{Error, Files, Material, Reason, Source};
 use certsource_reload::{Event, Failure, Hub, Reload, Reloader};
-use certsource_rustls::{ClientTls, Probe, TlsGate};
+use certsource_rustls::{ClientTls, Probe, Revocation, TlsGate};
 use http::HeaderMap;
 use reqwest::Url;
 use rustls::SupportedProtocolVersion;
@@ -23,9 +21,12 @@ use crate::proxy::Proxy;
 use crate::reactive::Reactive;
 use crate::redirect::Redirects;
 
+mod load;
+
 /// How long a refused request waits for newer certificates.
 const REACTIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
+type OnFiles = Box<dyn FnOnce(Files) -> Files + Send>;
 type Step = Box<dyn FnOnce(certsource_reload::Builder) -> certsource_reload::Builder + Send>;
 type Judge =
     Box<dyn Fn(&Material, Option<&Material>) -> Result<(), Box<dyn StdError + Send + Sync>> + Send + Sync>;
@@ -47,13 +48,15 @@ type Judge =
 #[must_use]
 pub struct Builder {
     what: What,
-    detector: Option<Box<dyn FnOnce(Files) -> Files + Send>>,
+    /// What becomes of the files before they are read.
+    on_files: Vec<OnFiles>,
     policy: Policy,
     steps: Vec<Step>,
     validate: Vec<Judge>,
     probes: Vec<String>,
     provider: Option<Arc<CryptoProvider>>,
     versions: Option<Vec<&'static SupportedProtocolVersion>>,
+    revocation: Revocation,
     factory: Unfinished,
     follow_up: FollowUp,
     /// The first mistake; told by `build`.
@@ -93,13 +96,14 @@ impl Builder {
     pub(crate) fn new() -> Self {
         Self {
             what: What::Nothing,
-            detector: None,
+            on_files: Vec::new(),
             policy: Policy::default(),
             steps: Vec::new(),
             validate: Vec::new(),
             probes: Vec::new(),
             provider: None,
             versions: None,
+            revocation: Revocation::default(),
             factory: Unfinished {
                 http1_only: false,
                 customize: Vec::new(),
@@ -116,71 +120,6 @@ impl Builder {
             follow_up: FollowUp { is_reactive: true, limit: REACTIVE_TIMEOUT, on: Vec::new() },
             mistake: None,
         }
-    }
-
-    /// Trusts the certificates of this file, or of every file of this directory, and no others: they replace the
-    /// roots. Call it again for more files of the same bundle.
-    pub fn root_certificate(self, path: impl Into<PathBuf>) -> Self {
-        let path = path.into();
-        self.with_files(|files| match files {
-            Some(files) => files.and_trust(path),
-            None => Files::trust(path),
-        })
-    }
-
-    /// Shows this certificate chain (the leaf first), with its private key, to servers that ask for one.
-    pub fn identity(self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        let (certificate, key) = (certificate.into(), key.into());
-        self.with_files(|files| match files {
-            Some(files) => files.with_identity(certificate, key),
-            None => Files::identity(certificate, key),
-        })
-    }
-
-    /// As [`Builder::identity`], with chain and key in one file.
-    pub fn identity_file(self, path: impl Into<PathBuf>) -> Self {
-        let path = path.into();
-        self.with_files(|files| match files {
-            Some(files) => files.with_combined(path),
-            None => Files::combined(path),
-        })
-    }
-
-    /// Refuses what the revocation lists of this file revoke. Call it again for more files.
-    ///
-    /// The whole chain of a server is checked. A certificate whose issuer has no list here is accepted, and a list is used
-    /// for one day after its end: see [`Revocation`](certsource_rustls::Revocation). The file must be there and hold a
-    /// list: one that is gone never means that nothing is revoked.
-    pub fn crl(self, path: impl Into<PathBuf>) -> Self {
-        let path = path.into();
-        self.with_files(|files| match files {
-            Some(files) => files.with_crl(path),
-            None => Files::crl(path),
-        })
-    }
-
-    /// Loads these files. Paths named later are added to them.
-    pub fn files(mut self, files: Files) -> Self {
-        match self.what {
-            What::Nothing => self.what = What::Files(files),
-            _ => self.mistake("Builder::files must come before other files are named, and once"),
-        }
-        self
-    }
-
-    /// Loads this source instead of files: a [`push`](certsource::push) source, or one of your own.
-    pub fn source(mut self, source: impl Source + 'static) -> Self {
-        match self.what {
-            What::Nothing => self.what = What::Source(Box::new(source)),
-            _ => self.mistake("a client has either files or one source"),
-        }
-        self
-    }
-
-    /// Looks for changes of the files with this detector.
-    pub fn detect(mut self, detector: impl Detector + 'static) -> Self {
-        self.detector = Some(Box::new(move |files| files.detect(detector)));
-        self
     }
 
     /// Looks for changes this often. A change is seen that much later at the most, plus 10 %.
@@ -434,13 +373,14 @@ impl Builder {
     fn prepare(self) -> Result<(certsource_reload::Builder, Factory, FollowUp), Error> {
         let Self {
             what,
-            detector,
+            on_files,
             policy,
             steps,
             validate,
             probes,
             provider,
             versions,
+            revocation,
             factory,
             follow_up,
             mistake,
@@ -448,14 +388,15 @@ impl Builder {
         if let Some(mistake) = mistake {
             return Err(mistake);
         }
-        let source: Box<dyn Source> = match (what, detector) {
-            (What::Files(files), Some(detect)) => Box::new(detect(files)),
-            (What::Files(files), None) => Box::new(files),
-            (What::Source(source), None) => source,
-            (What::Source(_), Some(_)) => {
-                return Err(wrong("Builder::detect is for files; a source detects by itself"));
+        let source: Box<dyn Source> = match what {
+            What::Files(files) => Box::new(on_files.into_iter().fold(files, |files, change| change(files))),
+            What::Source(source) if on_files.is_empty() => source,
+            What::Source(_) => {
+                return Err(wrong(
+                    "Builder::detect is for files, and so is Builder::key_password; a source detects by itself",
+                ));
             }
-            (What::Nothing, _) => {
+            What::Nothing => {
                 return Err(Error::new(
                     Reason::Empty,
                     "nothing to load: name a CA bundle by Builder::root_certificate, or files by Builder::files",
@@ -466,6 +407,7 @@ impl Builder {
             Some(provider) => ClientTls::with_provider(provider),
             None => ClientTls::new()?,
         };
+        tls = tls.revocation(revocation);
         if let Some(versions) = versions {
             tls = tls.versions(&versions);
         }
@@ -501,18 +443,6 @@ impl Builder {
         step: impl FnOnce(certsource_reload::Builder) -> certsource_reload::Builder + Send + 'static,
     ) -> Self {
         self.steps.push(Box::new(step));
-        self
-    }
-
-    fn with_files(mut self, change: impl FnOnce(Option<Files>) -> Files) -> Self {
-        match std::mem::replace(&mut self.what, What::Nothing) {
-            What::Nothing => self.what = What::Files(change(None)),
-            What::Files(files) => self.what = What::Files(change(Some(files))),
-            source @ What::Source(_) => {
-                self.what = source;
-                self.mistake("a client has either files or one source");
-            }
-        }
         self
     }
 

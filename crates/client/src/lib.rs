@@ -33,7 +33,7 @@ pub use certsource::{Certificate, Error, Files, Material, Reason, Role, detect, 
 pub use certsource_reload::{
     self, Event, EventKind, Events, Failure, Generation, Hub, Lagged, Reload, Reloader, Status,
 };
-pub use certsource_rustls::{self, rustls};
+pub use certsource_rustls::{self, CrlExpiry, Probe, Revocation, rustls};
 pub use client::{Client, WeakClient};
 pub use drain::DrainDeadlinePassed;
 pub use factory::Retire;

@@ -260,3 +260,81 @@ async fn no_key_byte_is_shown() {
     }
     assert!(!shown.contains("PRIVATE"));
 }
+
+/// What is said of files is not for a source; what is said of revocation is heard.
+#[tokio::test]
+async fn revocation_is_a_choice() {
+    use certsource_client::Revocation;
+    let (ca, other) = (Ca::new("ca"), Ca::new("other"));
+    let dir = TestDir::new().unwrap();
+    let trust = dir.write("ca.pem", ca.certificate_pem() + &other.certificate_pem()).unwrap();
+    let list = dir.write("ca.crl", ca.crl().pem()).unwrap();
+    let leaf = other.issue("localhost");
+    let server = Server::start(Tls::of(&leaf)).await;
+    let builder = || Client::builder().root_certificate(&trust).crl(&list).no_proxy();
+    builder().build().await.unwrap().get(server.url("/")).send().await.unwrap();
+    let strict = builder().revocation(Revocation::new().deny_unknown(true)).build().await.unwrap();
+    let error = strict.get(server.url("/")).send().await.unwrap_err();
+    assert!(format!("{error:?}").contains("UnknownRevocationStatus"), "{error:?}");
+}
+
+#[cfg(feature = "encrypted-keys")]
+#[tokio::test]
+async fn a_key_may_have_a_password() {
+    use pkcs5::der::Encode as _;
+    use pkcs5::pbes2::{EncryptionScheme, Kdf, Parameters, Pbkdf2Params, Pbkdf2Prf};
+
+    const PASSWORD: &[u8] = b"horse";
+    fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+        [&[tag, 0x82][..], &length, content].concat()
+    }
+    let ca = Ca::new("ca");
+    let identity = ca.issue("client");
+    let kdf = Pbkdf2Params {
+        salt: b"saltsalt",
+        iteration_count: 1_000,
+        key_length: None,
+        prf: Pbkdf2Prf::HmacWithSha256,
+    };
+    let parameters =
+        Parameters { kdf: Kdf::Pbkdf2(kdf), encryption: EncryptionScheme::Aes256Cbc { iv: &[7; 16] } };
+    let plain = identity.key_der().secret_der().to_vec();
+    let mut buffer = [&plain[..], &[0; 16]].concat();
+    let length = parameters.encrypt_in_place(PASSWORD, &mut buffer, plain.len()).unwrap().len();
+    let mut scheme = [0; 512];
+    let scheme = pkcs5::EncryptionScheme::from(parameters).encode_to_slice(&mut scheme).unwrap().to_vec();
+    let info = tlv(0x30, &[scheme, tlv(0x04, &buffer[..length])].concat());
+    let dir = TestDir::new().unwrap();
+    let trust = dir.write("ca.pem", ca.certificate_pem()).unwrap();
+    let chain = dir.write("chain.pem", identity.chain_pem()).unwrap();
+    let key = dir.write("key.der", info).unwrap();
+    let builder = || Client::builder().root_certificate(&trust).identity(&chain, &key).no_proxy();
+    let leaf = ca.issue("localhost");
+    let server = Server::start(Tls::of(&leaf).clients(&[&ca])).await;
+    let client = builder().key_password(|| Ok(PASSWORD.to_vec())).build().await.unwrap();
+    client.get(server.url("/")).send().await.unwrap();
+    assert_eq!(server.last().client, Some(identity.leaf_der()));
+    for client in [builder().key_password(|| Ok(b"donkey".to_vec())), builder()] {
+        let error = client.build().await.unwrap_err();
+        assert_eq!(error.reason(), Reason::Encrypted, "{error}");
+    }
+    let (_pusher, source) = push(Origin::named("stream"));
+    let error = Client::builder().source(source).key_password(|| Ok(Vec::new())).build().await.unwrap_err();
+    assert!(error.to_string().contains("key_password"), "{error}");
+}
+
+/// The system's roots are there only when they are asked for; on a system without any, that is an error.
+#[cfg(feature = "system-roots")]
+#[tokio::test]
+async fn the_systems_roots_are_added_when_asked_for() {
+    let ca = Ca::new("ca");
+    let dir = TestDir::new().unwrap();
+    let trust = dir.write("ca.pem", ca.certificate_pem()).unwrap();
+    let builder = || Client::builder().root_certificate(&trust).no_proxy();
+    assert_eq!(builder().build().await.unwrap().certificates().len(), 1);
+    match builder().with_system_roots().build().await {
+        Ok(client) => assert!(client.certificates().len() > 1),
+        Err(error) => assert_eq!(error.reason(), Reason::Empty, "{error}"),
+    }
+}

@@ -223,7 +223,8 @@ impl<V: ?Sized> Patient<V> {
         // Fine but for the end of some list. A list that is past its grace too must not be among those it needs.
         let is_dead = |end: Option<SystemTime>| {
             let end = end.and_then(|end| end.duration_since(SystemTime::UNIX_EPOCH).ok()).unwrap_or_default();
-            end.saturating_add(self.grace).as_secs() < now.as_secs()
+            // As rustls does: a list has ended at the very second of its next update.
+            end.saturating_add(self.grace).as_secs() <= now.as_secs()
         };
         let dead: Vec<_> =
             self.ends.iter().filter(|(_, end)| is_dead(*end)).map(|(der, _)| der.clone()).collect();

@@ -66,7 +66,7 @@ pub struct Builder {
 /// What is loaded.
 enum What {
     Nothing,
-    Files(Files),
+    Files(Box<Files>),
     Source(Box<dyn Source>),
 }
 
@@ -389,7 +389,7 @@ impl Builder {
             return Err(mistake);
         }
         let source: Box<dyn Source> = match what {
-            What::Files(files) => Box::new(on_files.into_iter().fold(files, |files, change| change(files))),
+            What::Files(files) => Box::new(on_files.into_iter().fold(*files, |files, change| change(files))),
             What::Source(source) if on_files.is_empty() => source,
             What::Source(_) => {
                 return Err(wrong(

@@ -82,7 +82,7 @@ impl Builder {
     /// Loads these files. Paths named later are added to them.
     pub fn files(mut self, files: Files) -> Self {
         match self.what {
-            What::Nothing => self.what = What::Files(files),
+            What::Nothing => self.what = What::Files(Box::new(files)),
             _ => self.mistake("Builder::files must come before other files are named, and once"),
         }
         self
@@ -105,8 +105,8 @@ impl Builder {
 
     fn with_files(mut self, change: impl FnOnce(Option<Files>) -> Files) -> Self {
         match std::mem::replace(&mut self.what, What::Nothing) {
-            What::Nothing => self.what = What::Files(change(None)),
-            What::Files(files) => self.what = What::Files(change(Some(files))),
+            What::Nothing => self.what = What::Files(Box::new(change(None))),
+            What::Files(files) => self.what = What::Files(Box::new(change(Some(*files)))),
             source @ What::Source(_) => {
                 self.what = source;
                 self.mistake("a client has either files or one source");

@@ -345,11 +345,13 @@ fn plain() -> Case {
     }
 }
 
+type Change = Box<dyn Fn(&mut Case)>;
+
 /// Each kind by itself, with the verdict that it must have: so that a comparison of two that accept everything fails.
 #[test]
 fn each_kind_is_refused_for_its_reason() {
     let list = |next_update, revokes| Some(List { next_update, revokes });
-    let cases: [(&str, &str, Box<dyn Fn(&mut Case)>); 16] = [
+    let cases: [(&str, &str, Change); 16] = [
         ("nothing wrong", "Ok", Box::new(|_| {})),
         (
             "wrong EKU",

@@ -1,0 +1,175 @@
+//! docs/OPERATIONS.md: its scripts are run against files that are written as each place writes them, and every command
+//! line in it is understood.
+
+#![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test that called it")]
+#![cfg(unix)]
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use certsource_testkit::{AgentFiles, Ca, CertbotLive, KubeletDir, Method, PlainDir, TestDir};
+
+use crate::common::run;
+
+const TEXT: &str = include_str!("../../../docs/OPERATIONS.md");
+
+/// The fenced blocks: what stands behind the fence, and what is in it.
+fn blocks() -> Vec<(&'static str, String)> {
+    let mut blocks: Vec<(&str, String)> = Vec::new();
+    let mut open = false;
+    for line in TEXT.lines() {
+        match line.strip_prefix("```") {
+            Some(kind) if !open => {
+                open = true;
+                blocks.push((kind, String::new()));
+            }
+            Some(_) => open = false,
+            None if open => {
+                let (_, text) = blocks.last_mut().unwrap();
+                text.push_str(line);
+                text.push('\n');
+            }
+            None => {}
+        }
+    }
+    assert!(!open, "a block is not closed");
+    blocks
+}
+
+/// Runs the scripts of one place, with the paths of the text replaced by those of the stage.
+#[track_caller]
+fn scripts(place: &str, paths: &[(&str, &Path)], variables: &[(&str, &Path)]) {
+    let wanted = format!("sh tested={place}");
+    let scripts: Vec<_> = blocks().into_iter().filter(|(kind, _)| *kind == wanted).collect();
+    assert!(!scripts.is_empty(), "no script of {place}");
+    let program = Path::new(env!("CARGO_BIN_EXE_certsource")).parent().unwrap();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::iter::once(program.to_owned()).chain(std::env::split_paths(&path));
+    let path = std::env::join_paths(path).unwrap();
+    for (_, mut script) in scripts {
+        for (from, to) in paths {
+            assert!(script.contains(from) || !variables.is_empty(), "{from} is not in {script}");
+            script = script.replace(from, &to.to_string_lossy());
+        }
+        let mut command = Command::new("sh");
+        command.args(["-euxc", &script]).env("PATH", &path).env_remove("RUST_LOG");
+        command.envs(variables.iter().copied());
+        let output = command.output().unwrap();
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{script}\n{said}");
+        assert!(!said.contains("WARNING") && !said.contains("PROBLEM"), "{script}\n{said}");
+    }
+}
+
+#[test]
+fn kubernetes_volumes() {
+    let volume = KubeletDir::new(Ca::new("a").issue("web.example.org")).unwrap();
+    scripts("kubernetes", &[("/etc/tls", volume.path())], &[]);
+    #[cfg(target_os = "linux")]
+    {
+        let seen = Path::new("/proc/self/root").join(volume.path().strip_prefix("/").unwrap());
+        scripts("proc", &[("/proc/1/root/etc/tls", &seen)], &[]);
+    }
+    let trust = TestDir::new().unwrap();
+    let bundle = Ca::new("old").certificate_pem() + &Ca::new("new").certificate_pem();
+    let trust = KubeletDir::from_dir(trust);
+    trust.write([("ca-bundle.crt", bundle)]).unwrap();
+    let wanted = format!("sh tested={}", "trust");
+    assert_eq!(blocks().iter().filter(|(kind, _)| *kind == wanted).count(), 1);
+    let (first, rest) = ("/etc/trust", "/etc/tls");
+    // Both are in the second line only.
+    let text = blocks().into_iter().find(|(kind, _)| *kind == wanted).unwrap().1;
+    assert!(text.contains(first) && text.contains(rest));
+    scripts("trust", &[(first, trust.path()), (rest, volume.path())], &[]);
+}
+
+#[test]
+fn plain_files_of_systemd_and_docker() {
+    let plain = PlainDir::new(Method::Rename, Ca::new("a").issue("web.example.org")).unwrap();
+    let root = plain.cert_path().parent().unwrap().to_owned();
+    scripts("plain", &[("/etc/tls", &root)], &[]);
+}
+
+#[test]
+fn certbot() {
+    let certbot = CertbotLive::new(Ca::new("a").issue("example.org")).unwrap();
+    certbot.renew(Ca::new("b").issue("example.org")).unwrap();
+    let live = certbot.path();
+    scripts("certbot", &[("/etc/letsencrypt/live/example.org", &live)], &[("RENEWED_LINEAGE", &live)]);
+}
+
+#[test]
+fn agents() {
+    let ca = Ca::new("a");
+    let agent = AgentFiles::from_dir(TestDir::new().unwrap());
+    agent.render([("web.pem", ca.issue("web.example.org").combined_pem())]).unwrap();
+    private(&agent.join("web.pem"));
+    scripts("combined", &[("/run/agent", agent.path())], &[]);
+
+    let helper = TestDir::new().unwrap();
+    let issued = ca.issue("web.example.org");
+    helper.write("svid.pem", issued.chain_pem()).unwrap();
+    private(&helper.write("svid_key.pem", issued.key_pem()).unwrap());
+    helper.write("svid_bundle.pem", issued.root_pem()).unwrap();
+    scripts("spiffe", &[("/run/spiffe", helper.path())], &[]);
+}
+
+fn private(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Every place that has scripts is staged above, so that a new one is not forgotten.
+#[test]
+fn every_script_is_run() {
+    let staged = ["kubernetes", "trust", "proc", "plain", "certbot", "combined", "spiffe"];
+    for (kind, text) in blocks() {
+        let place = kind.strip_prefix("sh tested=");
+        assert!(place.is_none_or(|place| staged.contains(&place)), "{kind}");
+        assert!(place.is_some() || !kind.starts_with("sh"), "a script that nobody runs: {text}");
+    }
+}
+
+/// Lines of consoles and units, and lists in YAML.
+#[test]
+fn every_command_line_is_understood() {
+    let mut lines: Vec<Vec<String>> = Vec::new();
+    let words = |line: &str| {
+        line.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect::<Vec<_>>()
+    };
+    for (kind, text) in blocks() {
+        for line in text.lines().map(str::trim) {
+            if kind == "console" && line.starts_with("certsource ") {
+                lines.push(words(line));
+            } else if let Some(command) = line.strip_prefix("ExecStart=/usr/bin/") {
+                lines.push(words(command));
+            } else if let Some(at) = line.find("[\"").filter(|_| kind == "yaml") {
+                let mut list: Vec<String> = serde_json::from_str(&line[at..]).unwrap();
+                list.retain(|word| word != "CMD");
+                lines.push(list);
+            }
+        }
+    }
+    assert!(lines.len() >= 7, "{lines:#?}");
+    for line in lines {
+        assert_eq!(line[0], "certsource", "{line:?}");
+        // What follows --exec is no longer ours. With --help nothing is done, and what stands before is still checked.
+        let ours = line[1..].iter().map(String::as_str).take_while(|word| *word != "--exec");
+        let shown = run(ours.chain(["--help"]));
+        assert_eq!(shown.code, Some(0), "{line:?}: {}", shown.stderr);
+    }
+}
+
+/// The names of alerts in the text are those of the rules.
+#[test]
+fn every_alert_is_explained() {
+    let rules = include_str!("../../../docs/alerts/certsource.rules.yml");
+    let names: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(names.len() >= 10);
+    for name in names {
+        assert!(TEXT.contains(&format!("`{name}`")), "{name}");
+    }
+}

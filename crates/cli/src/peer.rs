@@ -129,6 +129,11 @@ impl std::fmt::Display for Theirs {
     }
 }
 
+/// The version of TLS that was agreed on: `TLSv1.3`.
+pub(crate) fn version_name(tls: &ClientConnection) -> Option<String> {
+    Some(tls.protocol_version()?.as_str()?.replace('_', "."))
+}
+
 /// The name of an alert as RFC 8446, section 6, writes it: `unknown_ca`.
 pub(crate) fn alert_name(alert: AlertDescription) -> String {
     let camel = format!("{alert:?}");
@@ -185,7 +190,7 @@ pub(crate) fn ask(target: &Target, ask: &Ask) -> anyhow::Result<Peer> {
     }
     Ok(Peer {
         address,
-        version: tls.protocol_version().and_then(|version| version.as_str().map(str::to_owned)),
+        version: version_name(&tls),
         cipher: tls.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str().map(str::to_owned)),
         alpn: tls.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned()),
         chain: noted.chain(),

@@ -76,7 +76,7 @@ fn does_the_server_serve_what_is_on_disk() {
     let (code, fresh) = files.ask(&server, &[]);
     assert_eq!(code, Some(0), "{fresh:#?}");
     assert!(message(&fresh, "serves_disk").contains("it cannot have served it before"));
-    assert!(message(&fresh, "tls").contains("TLSv1_3 with TLS13_"), "{fresh:#?}");
+    assert!(message(&fresh, "tls").contains("TLSv1.3 with TLS13_"), "{fresh:#?}");
 
     // The certificate of a client is not compared with a server's.
     let client = Files::new().with("--ca", ca.certificate_pem()).identity(&ca.issue("client.example"));

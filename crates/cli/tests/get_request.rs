@@ -99,7 +99,7 @@ fn the_handshake_is_shown() {
         lines[0]
     );
     assert!(
-        lines[0].contains(", TLSv1_3 TLS13_") && lines[0].contains(" http/1.1, full handshake in "),
+        lines[0].contains(", TLSv1.3 TLS13_") && lines[0].contains(" http/1.1, full handshake in "),
         "{}",
         lines[0]
     );

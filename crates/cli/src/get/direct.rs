@@ -134,7 +134,7 @@ async fn connect(call: &Call, config: Arc<ClientConfig>) -> Result<(Stream, Box<
     let text = |text: Option<&str>| text.unwrap_or("?").to_owned();
     let facts = Facts {
         address,
-        version: text(tls.protocol_version().and_then(|version| version.as_str())),
+        version: crate::peer::version_name(tls).unwrap_or_else(|| String::from("?")),
         cipher: text(tls.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str())),
         resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed),
         alpn: tls.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned()),

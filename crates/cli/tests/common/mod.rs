@@ -46,7 +46,7 @@ fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_certsource"));
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // What the tester's shell sets must not change results.
-    command.env_remove("RUST_LOG").env_remove("NO_COLOR").env("RUST_BACKTRACE", "1");
+    command.env_remove("RUST_LOG").env_remove("NO_COLOR").env_remove("COLUMNS").env("RUST_BACKTRACE", "1");
     command
 }
 

@@ -108,6 +108,11 @@ impl<S: Source> Driver<S> {
     pub fn demand(&mut self, now: Now) -> u64 {
         self.machine.demand(now)
     }
+
+    /// Ends every overlap. See [`Machine::withdraw_now`].
+    pub fn withdraw_now(&mut self, now: Now) -> u64 {
+        self.machine.withdraw_now(now)
+    }
 }
 
 impl<S> fmt::Debug for Driver<S> {

@@ -22,6 +22,7 @@ use std::time::SystemTime;
 
 pub use self::certificate::{Inspection, certificate};
 pub use self::crl::{CrlInspection, crl};
+use self::der::magnitude;
 pub use self::san::San;
 pub(crate) use self::words::oid;
 
@@ -87,4 +88,14 @@ pub(crate) fn crl_essentials(der: &[u8]) -> Result<CrlEssentials, String> {
         next_update: fields.next_update,
         unsupported: fields.unsupported,
     })
+}
+
+/// The serial numbers that a CRL revokes, as they stand in its DER.
+pub(crate) fn revoked_serials(der: &[u8]) -> std::collections::HashSet<&[u8]> {
+    let mut serials = std::collections::HashSet::new();
+    // One that is broken was refused when it was parsed.
+    let _ = walk::crl_with(der, |serial| {
+        serials.insert(magnitude(serial));
+    });
+    serials
 }

@@ -8,11 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::material::{Diff, Material};
+use crate::material::{Certificate, Diff, Material, Role};
 
+mod expiry;
 mod memory;
+mod overlap;
 mod state;
 
+pub use expiry::Threshold;
 pub use state::Machine;
 
 /// How patient a [`Machine`] is.
@@ -30,10 +33,13 @@ pub use state::Machine;
 /// * `unstable_after`: 30 s of content that never stands still
 /// * `deadline`: 10 s for a look, a read or a judgement; what takes longer hangs
 /// * `skew`: 5 min of difference between clocks that validity checks tolerate
+/// * `expiring`: no threshold
+/// * `overlap`: none: what is withdrawn is gone at once
+/// * `refuse_regressed`: no: what looks like a step back is told, and adopted
 ///
 /// # Range
 /// A [`Machine`] takes the nearest value in range for one that is out of it: 10 ms to 100 years for every duration, but
-/// for `pair_grace`, `unstable_after` and `skew`, which may be zero; 0.0 to 0.5 for `jitter`. So no value can make it
+/// for `pair_grace`, `unstable_after` and `skew`, which may be zero, and `overlap`, which is 7 days at most; 0.0 to 0.5 for `jitter`. So no value can make it
 /// spin or overflow.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -63,6 +69,14 @@ pub struct Policy {
     pub deadline: Duration,
     /// Difference between clocks that validity checks tolerate.
     pub skew: Duration,
+    /// When certificates of the served material count as expiring: each threshold is told once for each certificate.
+    pub expiring: Vec<Threshold>,
+    /// How long a trust anchor that was withdrawn goes on being trusted, for peers that are slow to change. Zero: not at
+    /// all. Nothing prolongs it: an anchor that comes back and is withdrawn again has no more than what is left of the
+    /// first time. [`Machine::withdraw_now`] ends it.
+    pub overlap: Duration,
+    /// Refuses material with a step back (see [`Regressed`]) instead of telling it.
+    pub refuse_regressed: bool,
 }
 
 impl Default for Policy {
@@ -80,6 +94,9 @@ impl Default for Policy {
             unstable_after: Duration::from_secs(30),
             deadline: Duration::from_secs(10),
             skew: Duration::from_secs(300),
+            expiring: Vec::new(),
+            overlap: Duration::ZERO,
+            refuse_regressed: false,
         }
     }
 }
@@ -107,10 +124,14 @@ impl Policy {
         for patience in [&mut self.pair_grace, &mut self.unstable_after, &mut self.skew] {
             *patience = (*patience).min(LONGEST);
         }
+        self.overlap = self.overlap.min(LONGEST_OVERLAP);
         self.jitter = if self.jitter.is_nan() { 0.0 } else { self.jitter.clamp(0.0, 0.5) };
         self
     }
 }
+
+/// What was withdrawn must not be trusted for ever by a slip of the configuration.
+const LONGEST_OVERLAP: Duration = Duration::from_secs(7 * 86_400);
 
 /// No pause is shorter: so a machine rests whatever its source and its gates say.
 const SHORTEST: Duration = Duration::from_millis(10);
@@ -178,6 +199,35 @@ pub struct Publication {
     pub ticket: u64,
 }
 
+/// A certificate of the served material is near its end.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Expiring {
+    /// The certificate.
+    pub certificate: Certificate,
+    /// What it is for.
+    pub role: Role,
+    /// Which threshold it has passed.
+    pub threshold: Threshold,
+    /// The number of the generation that is served.
+    pub generation: u64,
+}
+
+/// A step back: an issuer that runs backwards, a restored backup, or somebody who brings back what was withdrawn.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Regressed {
+    /// A trust anchor that was withdrawn is trusted again.
+    AnchorReturned(Certificate),
+    /// The new leaf begins to be valid before the one it replaces did.
+    LeafOlder {
+        /// The new one.
+        leaf: Certificate,
+        /// The one before.
+        before: Certificate,
+    },
+}
+
 /// What there is to tell.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -196,6 +246,10 @@ pub enum Told {
     Degraded(String),
     /// The served identity is past its end.
     Expired,
+    /// A certificate that is served has passed one of [`Policy::expiring`].
+    Expiring(Expiring),
+    /// What was published last is a step back.
+    Regressed(Regressed),
     /// All demands up to this ticket are answered.
     Concluded {
         /// The latest demand that this answers.

@@ -1,21 +1,28 @@
 //! Material: the parsed, checked, immutable content of a source at one moment, and how two of them differ.
 //!
+//! Revocation lists are in `material/crl.rs`, comparing in `material/compare.rs`.
+//!
 //! What is not here: reading (see [`crate::files`]) and whether a change should be adopted (see [`crate::machine`]).
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use pki_types::{CertificateDer, CertificateRevocationListDer};
+use pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::{ContentId, Digest, Fingerprint};
 use crate::error::{Error, Reason};
-use crate::inspect::{self, CrlInspection, Inspection};
+use crate::inspect::{self, Inspection};
 use crate::key::{Match, PrivateKey};
 use crate::origin::Origin;
-use crate::parts::{FoundCertificate, FoundCrl, FoundIdentity, Part, Parts, Warning};
+use crate::parts::{FoundCertificate, FoundIdentity, Part, Parts, Warning};
+
+mod compare;
+mod crl;
+
+pub use self::compare::{Diff, Partial};
+pub use self::crl::Crl;
 
 /// What a certificate is for in its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -202,101 +209,6 @@ impl Identity {
     }
 }
 
-/// A revocation list that was parsed. Cheap to clone.
-#[derive(Clone)]
-pub struct Crl(Arc<CrlInner>);
-
-struct CrlInner {
-    der: CertificateRevocationListDer<'static>,
-    fingerprint: Fingerprint,
-    essentials: inspect::CrlEssentials,
-    origin: Origin,
-    inspection: OnceLock<CrlInspection>,
-}
-
-impl Crl {
-    fn parse(found: FoundCrl) -> Result<Self, Error> {
-        let FoundCrl { der, origin, line } = found;
-        let essentials = match inspect::crl_essentials(&der) {
-            Ok(essentials) => essentials,
-            Err(what) => {
-                return Err(place(
-                    Error::new(Reason::Malformed, format!("not a revocation list: {what}")),
-                    origin,
-                    line,
-                ));
-            }
-        };
-        if let Some(what) = essentials.unsupported {
-            return Err(place(
-                Error::new(
-                    Reason::Unsupported,
-                    format!("{what} are not supported; use a full CRL of the issuer"),
-                ),
-                origin,
-                line,
-            ));
-        }
-        Ok(Self(Arc::new(CrlInner {
-            fingerprint: Fingerprint::of(&der),
-            der,
-            essentials,
-            origin,
-            inspection: OnceLock::new(),
-        })))
-    }
-
-    /// The DER.
-    pub fn der(&self) -> &CertificateRevocationListDer<'static> {
-        &self.0.der
-    }
-
-    /// The SHA-256 of the DER.
-    pub fn fingerprint(&self) -> Fingerprint {
-        self.0.fingerprint
-    }
-
-    /// When the issuer promises the next list, if it does.
-    pub fn next_update(&self) -> Option<SystemTime> {
-        self.0.essentials.next_update
-    }
-
-    /// Where it was found.
-    pub fn origin(&self) -> &Origin {
-        &self.0.origin
-    }
-
-    /// Everything that is shown of it. Parsed at the first call.
-    pub fn inspection(&self) -> &CrlInspection {
-        self.0
-            .inspection
-            .get_or_init(|| inspect::crl(&self.0.der).expect("the essentials of this CRL were parsed before"))
-    }
-
-    /// Whether this list is of the same issuer as `other` and has a lower CRL number.
-    pub(crate) fn is_older_than(&self, other: &Self) -> bool {
-        match (&self.0.essentials.number, &other.0.essentials.number) {
-            (Some(mine), Some(theirs)) => {
-                self.is_of_issuer_of(other) && (mine.len(), mine) < (theirs.len(), theirs)
-            }
-            _ => false,
-        }
-    }
-
-    fn is_of_issuer_of(&self, other: &Self) -> bool {
-        self.0.essentials.issuer(&self.0.der) == other.0.essentials.issuer(&other.0.der)
-    }
-}
-
-impl fmt::Debug for Crl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Crl")
-            .field("fingerprint", &self.0.fingerprint)
-            .field("origin", &self.0.origin)
-            .finish_non_exhaustive()
-    }
-}
-
 /// The content of a source at one moment: typed, checked, immutable. Keys are never shown.
 #[derive(Debug)]
 pub struct Material {
@@ -377,83 +289,6 @@ impl Material {
     pub fn is_single_file(&self) -> bool {
         self.single_file
     }
-
-    /// What this material has that `older` has not, and the other way round.
-    pub fn diff(&self, older: &Self) -> Diff {
-        let only_in = |a: &Self, b: &Self| {
-            let there: HashSet<_> = b.certificates().map(|(role, c)| (role, c.fingerprint())).collect();
-            let mut seen = HashSet::new();
-            a.certificates()
-                .filter(|(role, c)| {
-                    !there.contains(&(*role, c.fingerprint())) && seen.insert((*role, c.fingerprint()))
-                })
-                .map(|(role, c)| (role, c.clone()))
-                .collect()
-        };
-        Diff { added: only_in(self, older), removed: only_in(older, self) }
-    }
-
-    /// Whether certificates or revocation lists went away and none came: what a cut file looks like, and a withdrawal
-    /// of anchors too.
-    pub(crate) fn only_loses(&self, current: &Self) -> bool {
-        let all = |m: &Self| -> HashSet<(Option<Role>, Fingerprint)> {
-            let certificates = m.certificates().map(|(role, c)| (Some(role), c.fingerprint()));
-            certificates.chain(m.crls.iter().flatten().map(|crl| (None, crl.fingerprint()))).collect()
-        };
-        let (now, before) = (all(self), all(current));
-        now.len() < before.len() && now.is_subset(&before)
-    }
-
-    /// Whether nothing is accepted that was not accepted before: the identity is the same, no anchor is new, and every
-    /// revocation list is still there or has made way for a newer one of its issuer.
-    pub(crate) fn only_withdraws(&self, current: &Self) -> bool {
-        let anchors = |m: &Self| -> HashSet<Fingerprint> {
-            m.trust.iter().flatten().map(Certificate::fingerprint).collect()
-        };
-        let chain = |m: &Self| -> Option<Vec<Fingerprint>> {
-            m.identity.as_ref().map(|i| i.chain.iter().map(Certificate::fingerprint).collect())
-        };
-        let stays = |known: &Crl| {
-            let mut lists = self.crls.iter().flatten();
-            lists.any(|crl| crl.fingerprint() == known.fingerprint() || known.is_older_than(crl))
-        };
-        self.digest != current.digest
-            && self.trust.is_some() == current.trust.is_some()
-            && chain(self) == chain(current)
-            && anchors(self).is_subset(&anchors(current))
-            && current.crls.iter().flatten().all(stays)
-    }
-
-    /// A list in `current` whose issuer has only older lists here: it looks like a replay.
-    pub(crate) fn replays<'a>(&'a self, current: &Self) -> Option<&'a Crl> {
-        current.crls.iter().flatten().find_map(|known| {
-            let mut of_issuer = self.crls.iter().flatten().filter(|crl| crl.is_of_issuer_of(known));
-            let first = of_issuer.next()?;
-            (first.is_older_than(known) && of_issuer.all(|crl| crl.is_older_than(known))).then_some(first)
-        })
-    }
-
-    /// Whether this is an identity and nothing else, as `current` is, with a new key that is known to match: then
-    /// nothing else of it can still be to come. Beside trust or lists it proves nothing: a bundle that belongs to the
-    /// new pair may be written after it.
-    pub(crate) fn is_new_pair(&self, current: &Self) -> bool {
-        let (Some(new), Some(old)) = (self.identity(), current.identity()) else { return false };
-        let is_alone = |material: &Self| material.trust.is_none() && material.crls.is_none();
-        new.is_key_match_known()
-            && new.leaf().public_key_der() != old.leaf().public_key_der()
-            && is_alone(self)
-            && is_alone(current)
-    }
-}
-
-/// What two materials do not share.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Diff {
-    /// Certificates that came, with their role.
-    pub added: Vec<(Role, Certificate)>,
-    /// Certificates that went, with their role.
-    pub removed: Vec<(Role, Certificate)>,
 }
 
 /// What came of a read.
@@ -469,37 +304,6 @@ pub struct Reading {
 impl From<Error> for Reading {
     fn from(error: Error) -> Self {
         Self { whole: Err(error), partial: None }
-    }
-}
-
-/// The parts of a source in which something can be withdrawn, as far as they are good.
-#[derive(Debug)]
-pub struct Partial {
-    /// `None`: broken.
-    trust: Option<Option<Vec<Certificate>>>,
-    /// `None`: broken.
-    crls: Option<Option<Vec<Crl>>>,
-}
-
-impl Partial {
-    /// What these parts withdraw: `current` with the new trust, the new lists or both, so that nothing is accepted that
-    /// was not accepted before. `None` when they withdraw nothing.
-    pub(crate) fn withdrawal_from(&self, current: &Material) -> Option<Material> {
-        let with = |trust: &Option<Vec<Certificate>>, crls: &Option<Vec<Crl>>| {
-            let material =
-                Material::new(trust.clone(), current.identity.clone(), crls.clone(), Vec::new(), false);
-            material.only_withdraws(current).then_some(material)
-        };
-        let both = self.trust.as_ref().zip(self.crls.as_ref()).and_then(|(trust, crls)| with(trust, crls));
-        both.or_else(|| with(self.trust.as_ref()?, &current.crls))
-            .or_else(|| with(&current.trust, self.crls.as_ref()?))
-    }
-}
-
-impl Material {
-    /// For when the whole of it is refused.
-    pub(crate) fn as_partial(&self) -> Partial {
-        Partial { trust: Some(self.trust.clone()), crls: Some(self.crls.clone()) }
     }
 }
 

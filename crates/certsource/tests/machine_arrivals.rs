@@ -96,7 +96,8 @@ fn a_change_that_was_seen_before_its_event_is_explained_by_it() {
         }
         world.told();
         world.push(*last, trust(&[&cas[round % 2]]));
-        assert_eq!(world.told().len(), usize::from(*at_once), "{arrivals:?}");
+        let is_published = world.told().iter().any(|told| told.starts_with("generation"));
+        assert_eq!(is_published, *at_once, "{arrivals:?}");
         world.pass(20 * SEC);
         world.told();
     }

@@ -93,7 +93,7 @@ fn a_swap_is_adopted_at_once_unless_it_moved_again() {
     world.pass(SEC / 2);
     assert_eq!(world.told(), Vec::<String>::new());
     world.pass(SEC);
-    assert_eq!(world.told(), ["generation 3"]);
+    assert_eq!(world.told(), ["generation 3", "regressed anchor"]);
 }
 
 #[test]

@@ -75,7 +75,7 @@ where
 
     fn call(&mut self, request: R) -> Self::Future {
         let connect = self.inner.call(request);
-        let retired = self.retired.wait();
+        let retired = self.retired.replaced();
         let made = Arc::clone(&self.made);
         Box::pin(async move {
             let mut retired = std::pin::pin!(retired);

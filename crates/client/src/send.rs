@@ -271,7 +271,7 @@ fn done(lane: &Lane, response: Response) -> Next {
 /// around the connector does so while a connection is being made; this is for a request that waits in the queue of one
 /// that is full, which HTTP/2 servers make of more requests than they allow.
 async fn until_retired<F: Future + Unpin>(mut attempt: F, lane: &Lane, ticket: &Ticket) -> Option<F::Output> {
-    let mut retired = pin!(lane.retired.wait());
+    let mut retired = pin!(lane.retired.replaced());
     let mut is_settled = false;
     poll_fn(move |context| {
         if let Poll::Ready(output) = Pin::new(&mut attempt).poll(context) {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use certsource::machine::{Expiring, Regressed};
 use certsource::{Diff, Error, Origin, Reason};
 use tokio::sync::broadcast;
 
@@ -45,6 +46,12 @@ pub enum EventKind {
     Retired(u64),
     /// The served identity is past its end.
     Expired(Arc<Generation>),
+    /// A certificate that is served has passed a threshold of [`Builder::on_expiry`](crate::Builder::on_expiry), or of
+    /// [`Policy::expiring`](certsource::machine::Policy::expiring).
+    Expiring(Expiring),
+    /// What is served since the last `reloaded` is a step back: a withdrawn anchor is there again, or the new leaf is
+    /// older than the one before.
+    Regressed(Regressed),
 }
 
 impl EventKind {
@@ -60,6 +67,8 @@ impl EventKind {
             Self::Degraded(_) => "degraded",
             Self::Retired(_) => "retired",
             Self::Expired(_) => "expired",
+            Self::Expiring(_) => "expiring",
+            Self::Regressed(_) => "regressed",
         }
     }
 }

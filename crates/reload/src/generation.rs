@@ -98,6 +98,8 @@ pub struct Retired(Arc<RetiredInner>);
 #[derive(Default)]
 struct RetiredInner {
     flag: AtomicBool,
+    /// Nobody follows the source any more: it will not be replaced.
+    ended: AtomicBool,
     notify: Notify,
 }
 
@@ -107,7 +109,8 @@ impl Retired {
         self.0.flag.load(Ordering::Acquire)
     }
 
-    /// Resolves when the generation has been replaced; at once if it has been.
+    /// Resolves when the generation has been replaced, and also when nobody follows the source any more, so that it never
+    /// will be: [`Retired::is_retired`] tells the two apart. At once if that has happened already.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -118,10 +121,29 @@ impl Retired {
             let notified = inner.notify.notified();
             let mut notified = std::pin::pin!(notified);
             notified.as_mut().enable();
-            if !inner.flag.load(Ordering::Acquire) {
+            if !inner.flag.load(Ordering::Acquire) && !inner.ended.load(Ordering::Acquire) {
                 notified.await;
             }
         }
+    }
+
+    /// Resolves when the generation has been replaced: never, if nobody follows the source any more.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub fn replaced(&self) -> impl Future<Output = ()> + Send + 'static {
+        let this = self.clone();
+        async move {
+            this.wait().await;
+            if !this.is_retired() {
+                std::future::pending().await
+            }
+        }
+    }
+
+    pub(crate) fn end(&self) {
+        self.0.ended.store(true, Ordering::Release);
+        self.0.notify.notify_waiters();
     }
 
     pub(crate) fn retire(&self) {

@@ -13,6 +13,7 @@ mod reloader;
 mod status;
 mod trace;
 
+pub use certsource::machine::{Expiring, Regressed, Threshold};
 pub use certsource::{self, Error, Reason};
 pub use derived::{Derived, Version};
 pub use event::{Event, EventKind, Events, Failure, Lagged, Reload};

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
-use certsource::machine::Policy;
+use certsource::machine::{Expiring, Policy, Threshold};
 use certsource::source::Armed;
 use certsource::{Error, Origin, Reason, Source};
 use tokio::sync::{broadcast, oneshot, watch};
@@ -61,7 +61,23 @@ impl Reloader {
     /// Dropping the future loses nothing; the read goes on.
     pub async fn reload(&self) -> Result<Arc<Generation>, Error> {
         let (sender, receiver) = oneshot::channel();
-        self.entry.demand(move |result| drop(sender.send(result)));
+        self.entry.demand(false, move |result| drop(sender.send(result)));
+        receiver.await.unwrap_or_else(|_| Err(gone(&self.entry)))
+    }
+
+    /// Ends every overlap (see [`Builder::overlap`]) and reads the source now, as [`Reloader::reload`] does: what that
+    /// read finds withdrawn has no overlap either. When it returns `Ok`, nothing is trusted that the source does not
+    /// hold.
+    ///
+    /// # Errors
+    /// Why the source could not be followed. What overlapped is gone all the same, unless a derived value could not be
+    /// built without it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing; the withdrawal goes on.
+    pub async fn withdraw_now(&self) -> Result<Arc<Generation>, Error> {
+        let (sender, receiver) = oneshot::channel();
+        self.entry.demand(true, move |result| drop(sender.send(result)));
         receiver.await.unwrap_or_else(|_| Err(gone(&self.entry)))
     }
 
@@ -71,7 +87,7 @@ impl Reloader {
     /// As [`Reloader::reload`].
     pub fn reload_blocking(&self) -> Result<Arc<Generation>, Error> {
         let (sender, receiver) = std::sync::mpsc::channel();
-        self.entry.demand(move |result| drop(sender.send(result)));
+        self.entry.demand(false, move |result| drop(sender.send(result)));
         receiver.recv().unwrap_or_else(|_| Err(gone(&self.entry)))
     }
 
@@ -187,6 +203,7 @@ impl fmt::Debug for Generations {
 /// # Defaults
 /// * policy: [`Policy::default`], so a look every 10 s
 /// * hub: [`Hub::shared`]
+/// * no overlap, no threshold of expiry
 /// * no gate, no hook; failures go to `tracing` as warnings while no failure hook is set
 /// * a first load that fails is an error at once
 #[must_use]
@@ -198,6 +215,8 @@ pub struct Builder {
     hooks: Vec<Hook>,
     failures_are_hooked: bool,
     wait: Option<Duration>,
+    thresholds: Vec<Threshold>,
+    overlap: Option<Duration>,
 }
 
 impl Builder {
@@ -210,6 +229,8 @@ impl Builder {
             hooks: Vec::new(),
             failures_are_hooked: false,
             wait: None,
+            thresholds: Vec::new(),
+            overlap: None,
         }
     }
 
@@ -267,6 +288,48 @@ impl Builder {
         self
     }
 
+    /// Calls this when a certificate of the served generation passes one of these thresholds: so long before its end
+    /// ([`Threshold::Before`], or a plain [`Duration`]), or so much of its lifetime used ([`Threshold::Used`]).
+    ///
+    /// Time alone brings it, within a second; no look and no reload is needed. Each threshold is told once for each
+    /// certificate, anchors and intermediates included, and again for the certificate that replaces it. Those that were
+    /// passed before the first load are told after it. The hook runs as those of [`Builder::on_event`] do. May be
+    /// called more than once, each time with thresholds of its own.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use certsource_reload::{Reloader, Threshold, certsource::Files};
+    ///
+    /// const DAY: Duration = Duration::from_secs(86_400);
+    /// let reloader = Reloader::builder(Files::kubernetes("/etc/tls"))
+    ///     .on_expiry([Threshold::Used(0.8), Threshold::Before(7 * DAY)], |expiring| {
+    ///         eprintln!("{} ends soon", expiring.certificate.inspection().subject());
+    ///     })
+    ///     .start()?;
+    /// # Ok::<(), certsource_reload::Error>(())
+    /// ```
+    pub fn on_expiry<T: Into<Threshold>>(
+        mut self,
+        thresholds: impl IntoIterator<Item = T>,
+        hook: impl Fn(&Expiring) + Send + Sync + 'static,
+    ) -> Self {
+        let thresholds: Vec<Threshold> = thresholds.into_iter().map(Into::into).collect();
+        self.thresholds.extend(&thresholds);
+        self.on_event(move |event| match &event.kind {
+            EventKind::Expiring(expiring) if thresholds.contains(&expiring.threshold) => hook(expiring),
+            _ => {}
+        })
+    }
+
+    /// Trusts a withdrawn anchor for so much longer, for peers that are slow to change. Off by default: what is
+    /// withdrawn is gone at once. At most 7 days; nothing prolongs it, and [`Reloader::withdraw_now`] ends it. See
+    /// [`Policy::overlap`].
+    pub fn overlap(mut self, overlap: Duration) -> Self {
+        self.overlap = Some(overlap);
+        self
+    }
+
     /// Waits so long for a first load that works, instead of failing at once.
     pub fn wait_for_initial(mut self, timeout: Duration) -> Self {
         self.wait = Some(timeout);
@@ -303,7 +366,14 @@ impl Builder {
     }
 
     fn launch(self, first: impl FnOnce(Result<Arc<Generation>, Error>) + Send + 'static) -> Reloader {
-        let Self { source, policy, hub, gates, hooks, failures_are_hooked, wait } = self;
+        let Self { source, mut policy, hub, gates, hooks, failures_are_hooked, wait, thresholds, overlap } =
+            self;
+        for threshold in thresholds {
+            if !policy.expiring.contains(&threshold) {
+                policy.expiring.push(threshold);
+            }
+        }
+        policy.overlap = overlap.unwrap_or(policy.overlap);
         let hub = hub.unwrap_or_else(Hub::shared);
         let deadline = wait.map(|wait| Instant::now() + wait.min(LONGEST));
         let entry = Entry::new(hub, source, policy, gates, Hooks::new(hooks), failures_are_hooked);

@@ -45,6 +45,16 @@ pub(crate) fn event(origin: &Origin, kind: &EventKind, is_told: bool) {
             generation = generation.number(),
             "the served identity has expired"
         ),
+        EventKind::Expiring(expiring) => tracing::warn!(
+            target: TARGET,
+            %origin,
+            event,
+            generation = expiring.generation,
+            subject = expiring.certificate.inspection().subject(),
+            not_after = %certsource::clock::Utc(expiring.certificate.not_after()),
+            "a certificate that is served is near its end"
+        ),
+        EventKind::Regressed(regressed) => tracing::warn!(target: TARGET, %origin, event, "{regressed}"),
         EventKind::Loaded(reload) | EventKind::Reloaded(reload) => tracing::info!(
             target: TARGET,
             %origin,

@@ -105,6 +105,14 @@ pub(super) struct CrlFields<'a> {
 }
 
 pub(super) fn crl(der: &[u8]) -> Result<CrlFields<'_>, &'static str> {
+    crl_with(der, |_| {})
+}
+
+/// The same; `each` is given the serial number of each entry, as it stands in the DER.
+pub(super) fn crl_with<'a>(
+    der: &'a [u8],
+    mut each: impl FnMut(&'a [u8]),
+) -> Result<CrlFields<'a>, &'static str> {
     let (mut tbs, _) = signed(der)?;
     tbs.optional(INTEGER).ok_or("its version is broken")?;
     algorithm(&mut tbs).ok_or("it has no signature algorithm")?;
@@ -115,7 +123,7 @@ pub(super) fn crl(der: &[u8]) -> Result<CrlFields<'_>, &'static str> {
     if let Some(list) = tbs.optional(SEQUENCE).ok_or("its entries are broken")? {
         let mut list = Reader::new(list);
         while !list.is_empty() {
-            revoked(&mut list).ok_or("an entry is broken")?;
+            each(revoked(&mut list).ok_or("an entry is broken")?);
             entries += 1;
         }
     }
@@ -179,12 +187,12 @@ fn each_extension<'a>(list: &'a [u8], mut each: impl FnMut(&'a [u8], &'a [u8])) 
 }
 
 /// `SEQUENCE { INTEGER, Time, SEQUENCE OF Extension OPTIONAL }`.
-fn revoked(list: &mut Reader<'_>) -> Option<()> {
+fn revoked<'a>(list: &mut Reader<'a>) -> Option<&'a [u8]> {
     let mut entry = Reader::new(list.expect(SEQUENCE)?);
-    entry.expect(INTEGER)?;
+    let serial = entry.expect(INTEGER)?;
     entry.value()?;
     entry.optional(SEQUENCE)?;
-    entry.end()
+    entry.end().map(|()| serial)
 }
 
 /// What an issuing distribution point (RFC 5280, section 5.2.5) makes of a CRL, if it is not a complete one of its

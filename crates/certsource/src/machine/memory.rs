@@ -25,15 +25,18 @@ pub(super) enum Step {
     Confirming(Arc<Material>),
     /// With an error: a withdrawal, completed with the last good rest because of that error.
     JudgeNext(Arc<Material>, Option<Error>),
-    Judging(Candidate),
+    /// With what was read, of which the candidate was made.
+    Judging(Candidate, Arc<Material>),
 }
 
 pub(super) struct Current {
     pub(super) number: u64,
+    /// What is served: what was read, and anchors that overlap.
     pub(super) material: Arc<Material>,
-    /// What was last read and found equal to the material, or accepted as such.
+    /// What was read.
+    pub(super) plain: Arc<Material>,
+    /// What was last read and found equal to that, or accepted as such.
     pub(super) content: ContentId,
-    pub(super) expiry_told: bool,
 }
 
 /// Content that has been read and must be read again, unchanged.

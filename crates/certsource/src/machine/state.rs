@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Now;
 use crate::error::{Error, Reason};
+use crate::machine::expiry::Expiry;
 use crate::machine::memory::{Current, Pace, Refusal, Settling, Spread, Step, Trouble, Unconfirmed, merge};
+use crate::machine::overlap::Withdrawn;
 use crate::machine::{Candidate, Policy, SHORTEST, Todo, Told, Verdict};
 use crate::material::{Material, Reading};
 use crate::origin::Origin;
@@ -27,9 +29,9 @@ const CONFIRMATIONS: u32 = 3;
 /// [`tell`](Self::tell). At most one look, read or judgement is out at a time; wake-ups and demands may come at any
 /// time.
 pub struct Machine {
-    policy: Policy,
+    pub(super) policy: Policy,
     origin: Origin,
-    step: Step,
+    pub(super) step: Step,
     /// Read after the next look, whatever that look says.
     must_read: bool,
     /// A wake-up came that no look has followed yet.
@@ -43,13 +45,15 @@ pub struct Machine {
     unconfirmed: Option<Unconfirmed>,
     /// A look said so, and no read has followed yet.
     moved: bool,
-    current: Option<Current>,
-    trouble: Option<Trouble>,
+    pub(super) current: Option<Current>,
+    pub(super) expiry: Expiry,
+    pub(super) withdrawn: Withdrawn,
+    pub(super) trouble: Option<Trouble>,
     refusal: Option<Refusal>,
     /// Demands made, and those that the read in progress covers.
     demands: u64,
     covering: u64,
-    concluded: u64,
+    pub(super) concluded: u64,
     /// When the job that is out was handed out.
     out_since: Option<Instant>,
     /// It has taken too long, and that was told.
@@ -57,7 +61,7 @@ pub struct Machine {
     armed: Armed,
     /// When the last look asked to look again.
     look_by: Option<Instant>,
-    told: VecDeque<Told>,
+    pub(super) told: VecDeque<Told>,
     spread: Spread,
 }
 
@@ -78,6 +82,8 @@ impl Machine {
             unconfirmed: None,
             moved: false,
             current: None,
+            expiry: Expiry::default(),
+            withdrawn: Withdrawn::default(),
             trouble: None,
             refusal: None,
             demands: 0,
@@ -98,7 +104,10 @@ impl Machine {
         if self.out_since.is_some() {
             return Todo::Wait(None);
         }
-        if let Step::Rest(until) = self.step {
+        let is_at_rest = matches!(self.step, Step::Rest(_));
+        if is_at_rest && self.end_overlap(now) {
+            // What is withdrawn waits for no look.
+        } else if let Step::Rest(until) = self.step {
             let woken = self.woken.then(|| self.pace.earliest(now.mono));
             let until = if self.asked { now.mono } else { woken.map_or(until, |woken| until.min(woken)) };
             if until > now.mono {
@@ -123,11 +132,11 @@ impl Machine {
                 Todo::Read
             }
             Step::JudgeNext(material, degraded) => {
-                let candidate = self.candidate(material, degraded);
-                self.step = Step::Judging(candidate.clone());
+                let candidate = self.candidate(now, &material, degraded);
+                self.step = Step::Judging(candidate.clone(), material);
                 Todo::Judge(candidate)
             }
-            out @ (Step::Reading | Step::Confirming(_) | Step::Judging(_)) => {
+            out @ (Step::Reading | Step::Confirming(_) | Step::Judging(..)) => {
                 // Unreachable while the engine keeps to its side: a job is out exactly when `out_since` is set.
                 self.step = out;
                 return Todo::Wait(None);
@@ -195,10 +204,10 @@ impl Machine {
     /// Reports what the gates said of the candidate.
     pub fn judged(&mut self, now: Now, verdict: Verdict) {
         match std::mem::replace(&mut self.step, Step::Looking) {
-            Step::Judging(candidate) => {
+            Step::Judging(candidate, plain) => {
                 self.job_is_back();
                 self.step = Step::Rest(now.mono);
-                self.decide(now, &candidate, verdict);
+                self.decide(now, &candidate, &plain, verdict);
             }
             // Nothing was asked, or what was asked has been given up.
             step => self.step = step,
@@ -287,7 +296,8 @@ impl Machine {
         &self.armed
     }
 
-    fn candidate(&self, material: Arc<Material>, degraded: Option<Error>) -> Candidate {
+    fn candidate(&self, now: Now, plain: &Arc<Material>, degraded: Option<Error>) -> Candidate {
+        let material = self.overlapped(now, plain);
         let current = self.current.as_ref().map(|current| Arc::clone(&current.material));
         let can_be_refused = current.as_ref().is_none_or(|current| !material.only_withdraws(current));
         Candidate { material, current, can_be_refused, degraded }
@@ -300,7 +310,7 @@ impl Machine {
             if current.content == content {
                 return self.unchanged(now);
             }
-            if current.material.digest() == material.digest() {
+            if current.plain.digest() == material.digest() {
                 // The public parts are the same and the key's bytes are not: nothing to publish, but the gates must
                 // say whether that key still fits.
                 self.step = Step::JudgeNext(material, None);
@@ -371,15 +381,15 @@ impl Machine {
             Some(Arrival::Swapped) => true,
             Some(Arrival::Still) => self.current.is_none(),
             Some(Arrival::Renamed) => self.current.as_ref().is_some_and(|current| {
-                (material.is_single_file() && !material.only_loses(&current.material))
-                    || material.is_new_pair(&current.material)
+                (material.is_single_file() && !material.only_loses(&current.plain))
+                    || material.is_new_pair(&current.plain)
             }),
             _ => false,
         }
     }
 
     fn settle_time(&self, material: &Material) -> Duration {
-        let loses = self.current.as_ref().is_some_and(|current| material.only_loses(&current.material));
+        let loses = self.current.as_ref().is_some_and(|current| material.only_loses(&current.plain));
         match self.arrival {
             _ if loses => self.policy.settle_loss.max(self.policy.settle),
             Some(Arrival::Closed) if material.is_single_file() => self.policy.settle_closed,
@@ -449,28 +459,6 @@ impl Machine {
         match self.look_by.filter(|_| is_watching) {
             Some(at) => next.min(at.max(now.mono + SHORTEST)),
             None => next,
-        }
-    }
-
-    fn watch_expiry(&mut self, now: Now) {
-        if let Some(current) = &mut self.current {
-            let over = current.material.identity_not_after().is_some_and(|end| end < now.wall);
-            if over && !current.expiry_told {
-                current.expiry_told = true;
-                self.told.push_back(Told::Expired);
-            }
-        }
-    }
-
-    /// The earlier of `until` and the end of the served identity, so that its expiry is told on time.
-    fn expiry_wake(&self, now: Now, until: Instant) -> Instant {
-        let end = self.current.as_ref().filter(|current| !current.expiry_told);
-        match end.and_then(|current| current.material.identity_not_after()) {
-            Some(end) => match end.duration_since(now.wall) {
-                Ok(left) => until.min(now.mono + left + Duration::from_secs(1)),
-                Err(_) => until,
-            },
-            None => until,
         }
     }
 }

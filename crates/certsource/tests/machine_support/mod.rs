@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use certsource::clock::Now;
-use certsource::machine::{Candidate, Policy, Told, Verdict};
+use certsource::machine::{Candidate, Policy, Regressed, Told, Verdict};
 use certsource::parts::Parts;
 use certsource::source::{Alarm, Armed, Arrival, Look};
 use certsource::{Driver, Error, KeyFormat, Origin, PrivateKey, Reason, Source};
@@ -168,6 +168,9 @@ pub fn name(told: &Told) -> String {
         Told::Recovered => "recovered".into(),
         Told::Degraded(_) => "degraded".into(),
         Told::Expired => "expired".into(),
+        Told::Expiring(e) => format!("{} expiring {:?}", e.role, e.threshold),
+        Told::Regressed(Regressed::AnchorReturned(_)) => "regressed anchor".into(),
+        Told::Regressed(_) => "regressed leaf".into(),
         Told::Concluded { ticket, result } => {
             let result = result.as_ref().map_or_else(|e| e.reason().to_string(), u64::to_string);
             format!("concluded {ticket} {result}")

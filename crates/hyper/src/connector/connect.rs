@@ -169,7 +169,7 @@ where
 /// `None` when the generation is replaced first.
 async fn until_retired<F: Future>(future: F, generation: &Generation) -> Option<F::Output> {
     let mut future = pin!(future);
-    let mut retired = pin!(generation.retired().wait());
+    let mut retired = pin!(generation.retired().replaced());
     poll_fn(|context| {
         // First, so that a connection that is ready at the same moment is not used.
         if retired.as_mut().poll(context).is_ready() {

@@ -43,7 +43,7 @@ impl TlsStream {
     ) -> Self {
         let drain = match drain {
             None => Drain::Never,
-            Some(limit) => Drain::After(Box::pin(peer.generation().retired().wait()), limit),
+            Some(limit) => Drain::After(Box::pin(peer.generation().retired().replaced()), limit),
         };
         Self { io: Box::new(io), peer, drain, linger: None }
     }

@@ -141,14 +141,17 @@ impl Entry {
         self.alarm.wake().wake();
     }
 
+    /// `withdraws`: every overlap ends, too.
     pub(super) fn demand(
         self: &Arc<Self>,
+        withdraws: bool,
         answer: impl FnOnce(Result<Arc<Generation>, Error>) + Send + 'static,
     ) {
         let is_answered = {
             let mut waiting = lock(&self.waiting);
             let mut machine = lock(&self.machine);
-            let ticket = machine.demand(Now::read());
+            let now = Now::read();
+            let ticket = if withdraws { machine.withdraw_now(now) } else { machine.demand(now) };
             waiting.demands.push((ticket, Box::new(answer)));
             machine.is_overdue()
         };
@@ -312,6 +315,9 @@ impl Drop for Entry {
         self.hub.remove(self.id);
         #[cfg(feature = "metrics")]
         crate::metrics::gone(&self.origin);
+        if let Some(last) = self.current.swap(None) {
+            last.retired().end();
+        }
     }
 }
 

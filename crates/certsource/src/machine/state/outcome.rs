@@ -10,14 +10,21 @@ use crate::machine::{Candidate, Machine, Publication, Told, Verdict};
 use crate::material::{Material, Partial};
 
 impl Machine {
-    pub(super) fn decide(&mut self, now: Now, candidate: &Candidate, verdict: Verdict) {
-        let material = &candidate.material;
+    /// `plain`: what was read, of which the candidate was made.
+    pub(super) fn decide(
+        &mut self,
+        now: Now,
+        candidate: &Candidate,
+        plain: &Arc<Material>,
+        verdict: Verdict,
+    ) {
+        let material = plain;
         match verdict {
-            Verdict::Accept => self.accept(now, candidate),
+            Verdict::Accept => self.accept(now, candidate, plain),
             Verdict::Refuse(error) | Verdict::AskAgain { error, .. } if !candidate.can_be_refused => {
                 self.told
                     .push_back(Told::Degraded(format!("published although a check refused it: {error}")));
-                self.accept(now, candidate);
+                self.accept(now, candidate, plain);
             }
             Verdict::Refuse(error) | Verdict::Unusable(error)
                 if error.reason() == Reason::KeyMismatch && candidate.can_be_refused =>
@@ -37,36 +44,54 @@ impl Machine {
         }
     }
 
-    fn accept(&mut self, now: Now, candidate: &Candidate) {
+    fn accept(&mut self, now: Now, candidate: &Candidate, plain: &Arc<Material>) {
         let material = Arc::clone(&candidate.material);
         if let Some(error) = candidate.degraded.clone() {
             // Only a part of what the source holds: its trouble goes on.
             if let Some(trouble) = &mut self.trouble {
                 trouble.withdrawal = None;
             }
-            self.publish(now, material, Some(error));
+            if !self.is_served_already(now, &material, plain) {
+                self.publish(now, material, plain, Some(error));
+            }
             self.step = Step::Rest(now.mono + self.policy.backoff);
             return;
         }
-        if let Some(current) = &mut self.current {
-            if current.material.digest() == material.digest() {
-                current.content = material.content_id();
-                return self.unchanged(now);
-            }
+        if self.is_served_already(now, &material, plain) {
+            return self.unchanged(now);
         }
         if let Err((error, valid_from)) = self.check_policy(now, candidate) {
             let wait = valid_from.map(|from| from.duration_since(now.wall).unwrap_or_default());
-            return self.refuse(now, &material, error, wait.map(|wait| now.mono + wait), valid_from);
+            return self.refuse(now, plain, error, wait.map(|wait| now.mono + wait), valid_from);
         }
         self.end_trouble();
         self.refusal = None;
         self.follow_nothing();
-        self.publish(now, material, None);
+        self.publish(now, material, plain, None);
         self.step = Step::Rest(self.next_look(now));
         self.conclude_current();
     }
 
-    fn publish(&mut self, now: Now, material: Arc<Material>, degraded: Option<Error>) {
+    /// Whether `material` is what is served; then what was read, `plain`, stands for it from now on.
+    fn is_served_already(&mut self, now: Now, material: &Material, plain: &Arc<Material>) -> bool {
+        let Some(current) =
+            self.current.as_mut().filter(|current| current.material.digest() == material.digest())
+        else {
+            return false;
+        };
+        current.content = plain.content_id();
+        if plain.digest() == material.digest() {
+            current.plain = Arc::clone(&current.material);
+        } else {
+            // What was withdrawn is all there is to it, and that overlaps.
+            current.plain = Arc::clone(plain);
+            let served = Arc::clone(&current.material);
+            self.count_overlap(now, plain, &served);
+        }
+        true
+    }
+
+    fn publish(&mut self, now: Now, material: Arc<Material>, plain: &Arc<Material>, degraded: Option<Error>) {
         if let (None, Some(identity)) = (&self.current, material.identity()) {
             // A device whose clock is wrong must boot, so the first load takes what there is, and says so.
             for certificate in identity.chain() {
@@ -91,12 +116,16 @@ impl Machine {
         for warning in material.warnings() {
             self.told.push_back(Told::Degraded(warning.to_string()));
         }
+        let regressed = self.regressions(&material);
+        self.remember_withdrawn(now, &material);
+        self.count_overlap(now, plain, &material);
         self.current = Some(Current {
             number,
-            content: material.content_id(),
+            content: plain.content_id(),
+            plain: Arc::clone(plain),
             material: Arc::clone(&material),
-            expiry_told: false,
         });
+        self.begin_expiry();
         self.told.push_back(Told::Published(Publication {
             number,
             material,
@@ -104,6 +133,7 @@ impl Machine {
             degraded,
             ticket: self.covering,
         }));
+        self.tell_regressions(regressed);
     }
 
     /// The rules of time and of revocation that need no TLS library. The moment is when it can be tried again.
@@ -118,9 +148,12 @@ impl Machine {
             );
             return Err((error.of(crl.origin().clone()), None));
         }
+        self.check_regressions(&candidate.material).map_err(|error| (error, None))?;
         let (Some(new), Some(old)) = (candidate.material.identity(), current.identity()) else {
             return Ok(());
         };
+        // What is worse than the current one is taken when that one ends.
+        let old_ends = current.identity_not_after().map(|end| end + Duration::from_secs(1));
         let old_is_good = old.chain().iter().all(|c| c.not_before() <= now.wall && now.wall <= c.not_after());
         if !old_is_good {
             return Ok(());
@@ -131,14 +164,16 @@ impl Machine {
                     Reason::NotYetValid,
                     "the new certificate is not valid yet; it is adopted when its time comes, check the clocks",
                 );
-                return Err((error.of(certificate.origin().clone()), Some(certificate.not_before())));
+                let begins = certificate.not_before();
+                let again = old_ends.map_or(begins, |ends| ends.min(begins));
+                return Err((error.of(certificate.origin().clone()), Some(again)));
             }
             if certificate.not_after() + self.policy.skew < now.wall {
                 let error = Error::new(
                     Reason::Expired,
                     "the new certificate has expired and the one in use has not; issue a new one",
                 );
-                return Err((error.of(certificate.origin().clone()), None));
+                return Err((error.of(certificate.origin().clone()), old_ends));
             }
         }
         Ok(())
@@ -261,7 +296,7 @@ impl Machine {
         let (Some(current), Some(trouble)) = (&self.current, &mut self.trouble) else {
             return Withdrawal::None;
         };
-        let Some(material) = partial.and_then(|partial| partial.withdrawal_from(&current.material)) else {
+        let Some(material) = partial.and_then(|partial| partial.withdrawal_from(&current.plain)) else {
             trouble.withdrawal = None;
             return Withdrawal::None;
         };

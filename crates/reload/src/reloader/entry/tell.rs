@@ -96,6 +96,8 @@ impl Entry {
                     acts.push(Act::Emit(EventKind::Degraded(why)));
                 }
                 Told::Expired => acts.extend(self.current().map(EventKind::Expired).map(Act::Emit)),
+                Told::Expiring(expiring) => acts.push(Act::Emit(EventKind::Expiring(expiring))),
+                Told::Regressed(regressed) => acts.push(Act::Emit(EventKind::Regressed(regressed))),
                 Told::Concluded { ticket, result } => acts.push(Act::Conclude(ticket, result)),
                 _ => {}
             }

@@ -1,0 +1,167 @@
+//! What was withdrawn and how it is dealt with: anchors that go on being trusted for a while, where that was asked for,
+//! and steps back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::clock::Now;
+use crate::digest::Fingerprint;
+use crate::error::{Error, Reason};
+use crate::machine::memory::Step;
+use crate::machine::{Machine, Regressed, Told};
+use crate::material::{Certificate, Material, Role};
+
+/// So many withdrawn anchors are remembered.
+const MANY: usize = 4096;
+
+/// What is remembered of anchors that were withdrawn.
+#[derive(Default)]
+pub(super) struct Withdrawn {
+    /// Withdrawn from the source, and until when they are trusted all the same. Kept when that is over, and when they
+    /// come back: so nothing prolongs it.
+    until: HashMap<Fingerprint, Instant>,
+    /// Not served any more.
+    gone: HashMap<Fingerprint, Instant>,
+    /// Until this demand is concluded, nothing is kept.
+    strict: u64,
+    /// Ending an overlap may fail; it is tried again, but not at once.
+    retry: Option<Instant>,
+}
+
+impl Machine {
+    /// Ends every overlap, and asks for a read as [`Machine::demand`] does: what that read finds withdrawn has no overlap
+    /// either. The answer is [`Told::Concluded`] with this ticket or a later one.
+    pub fn withdraw_now(&mut self, now: Now) -> u64 {
+        self.withdrawn.until.values_mut().for_each(|until| *until = now.mono.min(*until));
+        self.withdrawn.strict = self.demand(now);
+        self.withdrawn.strict
+    }
+
+    /// Whether an anchor is still trusted that the source does not hold any more.
+    pub fn is_overlapping(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| !Arc::ptr_eq(&current.material, &current.plain))
+    }
+
+    /// What is to be served when the source holds `plain`: that, and anchors that were withdrawn lately.
+    pub(super) fn overlapped(&self, now: Now, plain: &Arc<Material>) -> Arc<Material> {
+        let has_none = self.policy.overlap.is_zero() || self.is_strict();
+        let Some(current) = self.current.as_ref().filter(|_| !has_none) else { return Arc::clone(plain) };
+        let is_kept = |anchor: &&Certificate| {
+            let until = self.withdrawn.until.get(&anchor.fingerprint());
+            until.is_none_or(|until| *until > now.mono)
+        };
+        let missing = plain.anchors_missing_from(&current.material);
+        plain.with_anchors(missing.into_iter().filter(is_kept).cloned().collect())
+    }
+
+    fn is_strict(&self) -> bool {
+        self.withdrawn.strict > self.concluded
+    }
+
+    /// To be called when the source was accepted as it is: from now on the overlap of what it lost is counted.
+    pub(super) fn count_overlap(&mut self, now: Now, plain: &Material, served: &Material) {
+        let end = if self.is_strict() { now.mono } else { now.mono + self.policy.overlap };
+        for anchor in plain.anchors_missing_from(served) {
+            if self.withdrawn.until.len() >= MANY {
+                self.withdrawn.until.retain(|_, until| *until > now.mono);
+            }
+            self.withdrawn.until.entry(anchor.fingerprint()).or_insert(end);
+        }
+    }
+
+    /// When anchors that are kept are to go.
+    pub(super) fn overlap_ends(&self) -> Option<Instant> {
+        let current = self.current.as_ref()?;
+        if Arc::ptr_eq(&current.material, &current.plain) {
+            return None;
+        }
+        let kept = current.plain.anchors_missing_from(&current.material);
+        let ends = kept.into_iter().filter_map(|anchor| self.withdrawn.until.get(&anchor.fingerprint()));
+        ends.min().map(|end| self.withdrawn.retry.map_or(*end, |retry| retry.max(*end)))
+    }
+
+    /// At rest: an overlap that is over is ended, whatever else is wrong with the source.
+    pub(super) fn end_overlap(&mut self, now: Now) -> bool {
+        if self.overlap_ends().is_none_or(|end| end > now.mono) {
+            return false;
+        }
+        let Some(current) = &self.current else { return false };
+        self.withdrawn.retry = Some(now.mono + self.policy.settle);
+        let trouble = self.trouble.as_ref().map(|trouble| trouble.error.clone());
+        self.step = Step::JudgeNext(Arc::clone(&current.plain), trouble);
+        true
+    }
+
+    /// The steps back from what is served to `material`.
+    pub(super) fn regressions(&self, material: &Material) -> Vec<Regressed> {
+        let Some(current) = &self.current else { return Vec::new() };
+        let came = material.diff(&current.material).added;
+        let is_back = |(role, anchor): &(Role, Certificate)| {
+            *role == Role::Anchor && self.withdrawn.gone.contains_key(&anchor.fingerprint())
+        };
+        let mut found: Vec<_> =
+            came.into_iter().filter(is_back).map(|(_, anchor)| Regressed::AnchorReturned(anchor)).collect();
+        if let (Some(new), Some(old)) = (material.identity(), current.material.identity()) {
+            if new.leaf().not_before() < old.leaf().not_before() {
+                let (leaf, before) = (new.leaf().clone(), old.leaf().clone());
+                found.push(Regressed::LeafOlder { leaf, before });
+            }
+        }
+        found
+    }
+
+    /// To be called before `material` replaces what is served.
+    pub(super) fn remember_withdrawn(&mut self, now: Now, material: &Material) {
+        let Some(current) = &self.current else { return };
+        let gone = &mut self.withdrawn.gone;
+        for anchor in material.anchors_missing_from(&current.material) {
+            if gone.len() >= MANY {
+                let oldest = gone.iter().min_by_key(|(_, at)| **at).map(|(fingerprint, _)| *fingerprint);
+                oldest.and_then(|oldest| gone.remove(&oldest));
+            }
+            gone.insert(anchor.fingerprint(), now.mono);
+        }
+        for anchor in material.trust().into_iter().flatten() {
+            gone.remove(&anchor.fingerprint());
+        }
+    }
+
+    /// Whether a policy says no to steps back.
+    pub(super) fn check_regressions(&self, material: &Material) -> Result<(), Error> {
+        if !self.policy.refuse_regressed {
+            return Ok(());
+        }
+        match self.regressions(material).first() {
+            Some(step @ Regressed::AnchorReturned(anchor)) => {
+                Err(Error::new(Reason::Rejected, step.to_string()).of(anchor.origin().clone()))
+            }
+            Some(step @ Regressed::LeafOlder { leaf, .. }) => {
+                Err(Error::new(Reason::Rejected, step.to_string()).of(leaf.origin().clone()))
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn tell_regressions(&mut self, found: Vec<Regressed>) {
+        self.told.extend(found.into_iter().map(Told::Regressed));
+    }
+}
+
+impl std::fmt::Display for Regressed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AnchorReturned(anchor) => {
+                let subject = anchor.inspection().subject().to_owned();
+                write!(f, "the trust anchor {subject} was withdrawn and is back; find out who put it there")
+            }
+            Self::LeafOlder { leaf, before } => write!(
+                f,
+                "the new certificate is valid from {}, which is before that of the one it replaces, {}; it may come from \
+                 a backup",
+                crate::clock::Utc(leaf.not_before()),
+                crate::clock::Utc(before.not_before())
+            ),
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! What time alone does: certificates that near their end, candidates whose time has come, overlaps that end; and steps
+//! back, which are found by comparing with what was served before.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod machine_support;
+
+use std::time::{Duration, SystemTime};
+
+use certsource::Reason;
+use certsource::machine::{Policy, Threshold, Verdict};
+use certsource::source::Arrival;
+use certsource_testkit::Ca;
+use machine_support::*;
+
+fn slow() -> Policy {
+    // No look of its own comes in between.
+    let mut policy = Policy::every(1_000_000 * SEC);
+    policy.jitter = 0.0;
+    policy
+}
+
+fn accept(
+    make: impl Fn() -> Result<certsource::parts::Parts, certsource::Error> + Send + 'static,
+    policy: Policy,
+) -> World {
+    World::with(make, policy, |_| Verdict::Accept)
+}
+
+// Expiry.
+
+#[test]
+fn each_threshold_is_told_once_for_each_certificate_by_time_alone() {
+    let ca = Ca::new("ca");
+    let now = SystemTime::now();
+    let leaf = |name: &str| ca.leaf(name).not_before(now - 100 * SEC).not_after(now + 900 * SEC).issue();
+    let (first, second) = (leaf("first"), leaf("second"));
+    let mut policy = slow();
+    policy.expiring =
+        vec![Threshold::Used(0.5), Threshold::Before(100 * SEC), Threshold::Before(Duration::ZERO)];
+    let mut world = accept(pair(&first, &first), policy);
+    assert_eq!(world.told(), ["generation 1"]);
+    world.count();
+    world.pass(399 * SEC);
+    assert_eq!(world.told(), none());
+    world.pass(2 * SEC);
+    assert_eq!(world.told(), ["leaf expiring Used(0.5)"]);
+    world.pass(398 * SEC);
+    assert_eq!(world.told(), none());
+    world.pass(2 * SEC);
+    assert_eq!(world.told(), ["leaf expiring Before(100s)"]);
+    assert_eq!(world.count(), [0, 0], "no look was needed");
+    // A new certificate: told anew; what was passed long ago first.
+    world.push(Arrival::Swapped, pair(&second, &second));
+    assert_eq!(world.told(), ["generation 2", "leaf expiring Used(0.5)", "leaf expiring Before(100s)"]);
+    world.pass(110 * SEC);
+    assert_eq!(world.told(), ["leaf expiring Before(0ns)", "expired"]);
+    world.pass(1000 * SEC);
+    assert_eq!(world.told(), none(), "once");
+}
+
+#[test]
+fn anchors_expire_too_and_odd_thresholds_harm_nobody() {
+    let now = SystemTime::now();
+    let ca = Ca::builder("ca").not_before(now - 10 * SEC).not_after(now + 90 * SEC).build();
+    let other = Ca::new("other");
+    let mut policy = slow();
+    policy.expiring = vec![
+        Threshold::Before(Duration::MAX),
+        Threshold::Used(f64::NAN),
+        Threshold::Used(-1.0),
+        Threshold::Used(7.0),
+    ];
+    let mut world = accept(trust(&[&ca, &other]), policy);
+    let told = world.told();
+    assert_eq!(told.len(), 1 + 2 * 2, "two that were passed long ago, for each: {told:?}");
+    world.pass(100 * SEC);
+    assert_eq!(world.told().len(), 2, "and twice the end of the one that ends");
+}
+
+#[test]
+fn an_expired_candidate_is_adopted_by_time_alone_once_the_served_one_has_expired_too() {
+    let ca = Ca::new("ca");
+    let now = SystemTime::now();
+    let served = ca.leaf("served").not_before(now - 10 * SEC).not_after(now + 500 * SEC).issue();
+    let expired = ca.leaf("expired").not_before(now - 7200 * SEC).not_after(now - 3600 * SEC).issue();
+    let mut world = accept(full(&[&ca], &served), slow());
+    world.push(Arrival::Swapped, full(&[&ca], &expired));
+    assert_eq!(world.told(), ["generation 1", "refused expired"]);
+    world.pass(499 * SEC);
+    assert_eq!(world.told(), none());
+    world.pass(10 * SEC);
+    let told = world.told();
+    assert!(told.contains(&"generation 2".to_owned()), "no better one is left: {told:?}");
+}
+
+#[test]
+fn a_candidate_that_is_not_valid_yet_is_adopted_at_the_latest_when_the_served_one_ends() {
+    let ca = Ca::new("ca");
+    let now = SystemTime::now();
+    let served = ca.leaf("served").not_before(now - 10 * SEC).not_after(now + 500 * SEC).issue();
+    let early = ca.leaf("early").not_before(now + 5000 * SEC).not_after(now + 9000 * SEC).issue();
+    let mut world = accept(full(&[&ca], &served), slow());
+    world.push(Arrival::Swapped, full(&[&ca], &early));
+    assert_eq!(world.told(), ["generation 1", "refused not_yet_valid"]);
+    world.pass(510 * SEC);
+    assert!(world.told().contains(&"generation 2".to_owned()));
+}
+
+// Overlap.
+
+fn overlapping(by: Duration) -> Policy {
+    let mut policy = slow();
+    policy.overlap = by;
+    policy
+}
+
+fn served(world: &World) -> usize {
+    world.driver.machine().current().unwrap().1.trust().unwrap().len()
+}
+
+#[test]
+fn a_withdrawn_anchor_overlaps_and_then_goes_by_time_alone() {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    let mut world = accept(trust(&[&old]), overlapping(100 * SEC));
+    world.push(Arrival::Swapped, trust(&[&new]));
+    assert_eq!(world.told(), ["generation 1", "generation 2"]);
+    assert_eq!(served(&world), 2, "both");
+    assert!(world.driver.machine().is_overlapping());
+    world.pass(99 * SEC);
+    assert_eq!(world.told(), none());
+    world.pass(2 * SEC);
+    assert_eq!(world.told(), ["generation 3"]);
+    assert_eq!(served(&world), 1);
+    assert!(!world.driver.machine().is_overlapping());
+    world.pass(1000 * SEC);
+    assert_eq!(world.told(), none());
+}
+
+#[test]
+fn without_it_what_is_withdrawn_is_gone_at_once() {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    let mut world = accept(trust(&[&old]), slow());
+    world.push(Arrival::Swapped, trust(&[&new]));
+    assert_eq!(served(&world), 1);
+}
+
+#[test]
+fn nothing_prolongs_an_overlap() {
+    let (old, new, third) = (Ca::new("old"), Ca::new("new"), Ca::new("third"));
+    let mut world = accept(trust(&[&old, &new]), overlapping(100 * SEC));
+    world.told();
+    // Withdrawn; nothing else is new, so nothing is published.
+    world.push(Arrival::Swapped, trust(&[&new]));
+    assert_eq!(world.told(), none());
+    world.pass(40 * SEC);
+    // Back, and withdrawn again; and the rest changes.
+    world.push(Arrival::Swapped, trust(&[&old, &new]));
+    world.pass(20 * SEC);
+    world.push(Arrival::Swapped, trust(&[&new, &third]));
+    assert_eq!(world.told(), ["generation 2"]);
+    assert_eq!(served(&world), 3);
+    world.pass(39 * SEC);
+    assert_eq!(world.told(), none());
+    world.pass(2 * SEC);
+    assert_eq!(world.told(), ["generation 3"], "100 s after it was first withdrawn");
+    assert_eq!(served(&world), 2);
+    // A second time there is nothing left of it.
+    world.push(Arrival::Swapped, trust(&[&old, &new, &third]));
+    assert_eq!(world.told(), ["generation 4", "regressed anchor"]);
+    world.push(Arrival::Swapped, trust(&[&new, &third]));
+    assert_eq!(world.told(), ["generation 5"]);
+    assert_eq!(served(&world), 2);
+}
+
+#[test]
+fn an_overlap_is_capped() {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    let mut world = accept(trust(&[&old]), overlapping(Duration::MAX));
+    world.push(Arrival::Swapped, trust(&[&new]));
+    assert_eq!(served(&world), 2);
+    world.pass(7 * 86_400 * SEC + SEC);
+    assert_eq!(served(&world), 1);
+}
+
+#[test]
+fn withdraw_now_ends_it_and_covers_what_its_own_read_finds() {
+    let (one, two, three) = (Ca::new("one"), Ca::new("two"), Ca::new("three"));
+    let mut world = accept(trust(&[&one, &two]), overlapping(1000 * SEC));
+    world.push(Arrival::Swapped, trust(&[&two, &three]));
+    assert_eq!(served(&world), 3);
+    world.told();
+    // In the same breath another one is withdrawn, which nobody has looked at yet.
+    world.script.0.lock().unwrap().make = Box::new(trust(&[&three]));
+    let ticket = world.driver.withdraw_now(world.now);
+    world.pass(Duration::ZERO);
+    assert_eq!(served(&world), 2, "the overlap is over before anything is read");
+    world.pass(10 * SEC);
+    assert_eq!(served(&world), 1);
+    let told = world.told();
+    assert!(told.contains(&format!("concluded {ticket} 4")), "{told:?}");
+    // Later withdrawals have theirs.
+    world.push(Arrival::Swapped, trust(&[&one]));
+    assert_eq!(served(&world), 2);
+}
+
+#[test]
+fn an_overlap_ends_although_the_source_is_broken_and_that_goes_on_being_told() {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    let mut policy = overlapping(100 * SEC);
+    policy.interval = 10 * SEC;
+    let mut world = accept(trust(&[&old]), policy);
+    world.push(Arrival::Swapped, trust(&[&new]));
+    world.push(Arrival::Unknown, broken(Reason::NotFound));
+    world.pass(99 * SEC);
+    assert_eq!(world.told(), ["generation 1", "generation 2", "failed not_found"]);
+    world.pass(3 * SEC);
+    assert_eq!(world.told(), ["degraded generation 3"]);
+    assert_eq!(served(&world), 1);
+    assert!(world.driver.machine().trouble().is_some());
+    world.push(Arrival::Swapped, trust(&[&new]));
+    world.pass(5 * SEC);
+    assert_eq!(world.told(), ["recovered"]);
+}
+
+#[test]
+fn an_end_that_can_not_be_built_is_tried_again_and_does_not_spin() {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    let fails = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let flag = std::sync::Arc::clone(&fails);
+    let mut world = World::with(trust(&[&old]), overlapping(100 * SEC), move |_| {
+        if flag.load(std::sync::atomic::Ordering::SeqCst) {
+            Verdict::Unusable(certsource::Error::new(Reason::Rejected, "no"))
+        } else {
+            Verdict::Accept
+        }
+    });
+    world.push(Arrival::Swapped, trust(&[&new]));
+    fails.store(true, std::sync::atomic::Ordering::SeqCst);
+    // `pass` fails when the machine never rests.
+    world.pass(130 * SEC);
+    assert_eq!(served(&world), 2);
+    fails.store(false, std::sync::atomic::Ordering::SeqCst);
+    world.pass(40 * SEC);
+    assert_eq!(served(&world), 1);
+}
+
+// Steps back.
+
+#[test]
+fn a_step_back_is_told_or_refused_where_that_was_asked_for() {
+    let (one, two) = (Ca::new("one"), Ca::new("two"));
+    let now = SystemTime::now();
+    let leaf = |age: u32| one.leaf("id").not_before(now - age * SEC).not_after(now + 10_000 * SEC).issue();
+    let (old, new) = (leaf(2000), leaf(1000));
+    for refuse in [false, true] {
+        let mut policy = slow();
+        policy.refuse_regressed = refuse;
+        let mut world = accept(full(&[&one, &two], &old), policy);
+        world.push(Arrival::Swapped, full(&[&one], &new));
+        assert_eq!(world.told(), ["generation 1", "generation 2"], "no step back");
+        world.push(Arrival::Swapped, full(&[&one, &two], &new));
+        let told = world.told();
+        if refuse {
+            assert_eq!(told, ["refused rejected"]);
+            // What loses only is never held back.
+            world.push(Arrival::Swapped, full(&[&one], &new));
+            assert_eq!(world.told(), ["recovered"]);
+        } else {
+            assert_eq!(told, ["generation 3", "regressed anchor"]);
+        }
+        world.push(Arrival::Swapped, full(&[&one], &old));
+        let told = world.told();
+        if refuse {
+            assert_eq!(told, ["refused rejected"]);
+        } else {
+            assert_eq!(told, ["generation 4", "regressed leaf"]);
+        }
+    }
+}
+
+/// A newer list that revokes no less is published whatever a check says; one that takes a revocation back is not.
+#[test]
+fn a_newer_list_that_takes_a_revocation_back_is_no_withdrawal() {
+    let ca = Ca::new("ca");
+    let (bad, worse) = (ca.issue("bad"), ca.issue("worse"));
+    let list = |number| {
+        let (parts, list) = (trust(&[&ca]), ca.crl_builder().number(number).sign().der());
+        move || Ok(parts()?.with_crls(&certsource::Origin::named("crl"), [list.clone()]))
+    };
+    ca.revoke(&bad);
+    let first = list(1);
+    ca.revoke(&worse);
+    let more = list(2);
+    ca.unrevoke(&bad);
+    let less = list(3);
+    let mut world = World::with(first, slow(), |candidate| {
+        if candidate.current.is_some() { no(Reason::Rejected) } else { Verdict::Accept }
+    });
+    world.told();
+    world.push(Arrival::Swapped, more);
+    assert_eq!(world.told(), ["degraded", "generation 2"]);
+    world.push(Arrival::Swapped, less);
+    assert_eq!(world.told(), ["refused rejected"]);
+}

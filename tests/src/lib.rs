@@ -17,6 +17,10 @@ pub mod nginx;
 pub mod openssl;
 pub mod peer;
 #[cfg(target_os = "linux")]
+pub mod postgres;
+#[cfg(target_os = "linux")]
+pub mod redis;
+#[cfg(target_os = "linux")]
 pub mod s_server;
 pub mod server;
 pub mod tool;

@@ -11,7 +11,14 @@ use std::path::{Path, PathBuf};
 pub fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let servers = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    env::split_paths(&path).chain(servers).map(|folder| folder.join(name)).find(|path| is_program(path))
+    // Debian keeps each version of PostgreSQL by itself.
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let versions = versions.map(|version| version.path().join("bin"));
+    env::split_paths(&path)
+        .chain(servers)
+        .chain(versions)
+        .map(|folder| folder.join(name))
+        .find(|path| is_program(path))
 }
 
 /// Whether all of these are here. If not, that is said on standard error, where the test runner does not hide it.

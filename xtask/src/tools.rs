@@ -20,14 +20,25 @@ pub(crate) enum Tool {
     Curl,
     /// Judges metrics and alert rules, by the makers of Prometheus.
     Promtool,
+    /// The database server, for the cell with `clientcert=verify-full`. `initdb` comes with it.
+    Postgres,
+    /// The key-value server.
+    RedisServer,
     /// Judges licences, bans and sources by deny.toml.
     CargoDeny,
 }
 
 impl Tool {
     /// All of them.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Nginx, Self::Openssl, Self::Curl, Self::Promtool, Self::CargoDeny];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Nginx,
+        Self::Openssl,
+        Self::Curl,
+        Self::Promtool,
+        Self::Postgres,
+        Self::RedisServer,
+        Self::CargoDeny,
+    ];
 
     /// The program's name.
     pub(crate) fn name(self) -> &'static str {
@@ -36,6 +47,8 @@ impl Tool {
             Self::Openssl => "openssl",
             Self::Curl => "curl",
             Self::Promtool => "promtool",
+            Self::Postgres => "postgres",
+            Self::RedisServer => "redis-server",
             Self::CargoDeny => "cargo-deny",
         }
     }
@@ -47,6 +60,8 @@ impl Tool {
             Self::Nginx => Some("nginx-light"),
             Self::Openssl => Some("openssl"),
             Self::Curl => Some("curl"),
+            Self::Postgres => Some("postgresql"),
+            Self::RedisServer => Some("redis-server"),
             Self::Promtool => Some("prometheus"),
             Self::CargoDeny => None,
         }
@@ -81,7 +96,8 @@ impl FromStr for Tool {
         match Self::ALL.into_iter().find(|tool| tool.name() == name) {
             Some(tool) => Ok(tool),
             None => {
-                bail!("no tool is called `{name}`; there are nginx, openssl, curl, promtool and cargo-deny")
+                let tools = Self::ALL.map(Self::name).join(", ");
+                bail!("no tool is called `{name}`; there are {tools}")
             }
         }
     }
@@ -97,6 +113,9 @@ pub(crate) fn search_path(own: &Path) -> Vec<PathBuf> {
     let mut folders = vec![own.join("bin")];
     folders.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
     folders.extend(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from));
+    // Debian keeps each version of PostgreSQL by itself.
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    folders.extend(versions.map(|version| version.path().join("bin")));
     folders
 }
 

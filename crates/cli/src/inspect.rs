@@ -165,6 +165,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut key = args.key.as_deref().map(key::Question::ask).transpose()?;
     let mut table = Table::new(now);
     let mut line = TimeLine::new(now);
+    let line_is_wanted = args.timeline || table.terminal().is_some();
     let mut problems = Vec::new();
     let mut take = |file: File| {
         if let Some(key) = &mut key {
@@ -176,7 +177,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Form::Json => json(&output, &file, args.all, now)?,
             Form::Pem => pem_text::write(&output, &file, args.all)?,
             Form::Text => {
-                line.add(&file, args.all);
+                if line_is_wanted {
+                    line.add(&file, args.all);
+                }
                 table.add(&file, args.all);
             }
         }
@@ -189,7 +192,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     scan::each(&args.paths, &mut take)?;
     if args.format == Form::Text {
         table.write(&output)?;
-        if args.timeline || (table.terminal().is_some() && line.len() <= FEW) {
+        if args.timeline || (line_is_wanted && line.len() <= FEW) {
             for line in line.draw(table.terminal().unwrap_or(WIDTH), output::is_colourful()) {
                 output.text(&line)?;
             }

@@ -21,6 +21,10 @@ use crate::progress::Bar;
 
 /// As `certsource::files::Limits`: more than any public bundle or list needs.
 const FILE_BYTES: u64 = 16 * 1024 * 1024;
+/// So many files are read before their results are handed over.
+const BATCH: usize = 512;
+/// More threads than this wait for the disk only.
+const THREADS: usize = 4;
 
 /// One file and what is in it.
 #[derive(Debug)]
@@ -89,20 +93,47 @@ pub(crate) fn each(
 ) -> anyhow::Result<()> {
     let places = list(paths);
     let mut bar = Bar::on_stderr(places.len());
-    for place in places {
-        let file = match place {
-            Place::Stdin => stdin(),
-            Place::File(path) => file(&path),
-            Place::Broken(error) => {
-                let path = error.path().unwrap_or(Path::new("")).to_owned();
-                File { path, items: Vec::new(), problems: vec![error] }
-            }
-        };
-        take(file)?;
-        bar.step();
+    // In batches, so that results come while there is more to read, and in their order.
+    for batch in places.chunks(BATCH) {
+        for file in read(batch) {
+            take(file)?;
+            bar.step();
+        }
     }
     bar.clear();
     Ok(())
+}
+
+/// Reads some places, by several threads if that pays.
+fn read(places: &[Place]) -> Vec<File> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+    if threads == 1 || places.len() < BATCH / 4 {
+        return places.iter().map(one).collect();
+    }
+    let share = places.len().div_ceil(threads);
+    std::thread::scope(|scope| {
+        let shares = places
+            .chunks(share)
+            .map(|share| (scope.spawn(|| share.iter().map(one).collect::<Vec<_>>()), share));
+        let shares: Vec<_> = shares.collect();
+        // A thread that panicked is no reason to lose its files.
+        let files = shares
+            .into_iter()
+            .map(|(thread, share)| thread.join().unwrap_or_else(|_| share.iter().map(one).collect()));
+        files.flatten().collect()
+    })
+}
+
+fn one(place: &Place) -> File {
+    match place {
+        Place::Stdin => stdin(),
+        Place::File(path) => file(path),
+        Place::Listed(path) => listed(path),
+        Place::Broken(error) => {
+            let path = error.path().unwrap_or(Path::new("")).to_owned();
+            File { path, items: Vec::new(), problems: vec![error.clone()] }
+        }
+    }
 }
 
 fn stdin() -> File {
@@ -141,6 +172,24 @@ pub(crate) fn file(path: &Path) -> File {
     parse(path, bytes(path))
 }
 
+/// One file of a directory. What its directory says of it saves a look; should it be another thing by now, opening it
+/// neither waits nor takes a terminal, and the look is made up for.
+#[cfg(unix)]
+fn listed(path: &Path) -> File {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    let opened = std::fs::OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
+    let Ok(mut opened) = opened else { return file(path) };
+    let Some(meta) = opened.metadata().ok().filter(std::fs::Metadata::is_file) else { return file(path) };
+    parse(path, content(path, meta.len(), |into| opened.read(into)))
+}
+
+#[cfg(not(unix))]
+fn listed(path: &Path) -> File {
+    file(path)
+}
+
 /// The bytes of a regular file. Anything else is not even opened.
 pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
     let mut file = match RealFs::new().open(path) {
@@ -155,16 +204,34 @@ pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
         }
         Err(error) => return Err(Error::io("open", path, error)),
     };
-    let mut bytes = Vec::new();
-    let mut piece = vec![0; 64 * 1024];
+    let size = file.metadata().map_or(0, |meta| meta.size);
+    content(path, size, |into| file.read(into))
+}
+
+/// All that can be read, if it is not too much. `size` is what is expected.
+fn content(
+    path: &Path,
+    size: u64,
+    mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
+) -> Result<Vec<u8>, Error> {
+    // One more than it holds, so that one read more tells its end. What grows meanwhile is read on.
+    let mut bytes = vec![0; size.min(FILE_BYTES) as usize + 1];
+    let mut filled = 0;
     loop {
-        match file.read(&mut piece) {
-            Ok(0) => return Ok(bytes),
-            Ok(read) => bytes.extend_from_slice(&piece[..read]),
+        match read(&mut bytes[filled..]) {
+            Ok(0) => {
+                bytes.truncate(filled);
+                return Ok(bytes);
+            }
+            Ok(more) => filled += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(Error::io("read", path, error)),
         }
-        if bytes.len() as u64 > FILE_BYTES {
+        if filled as u64 > FILE_BYTES {
             return Err(too_large(path));
+        }
+        if filled == bytes.len() {
+            bytes.resize(filled * 2, 0);
         }
     }
 }

@@ -218,7 +218,7 @@ fn places(path: &Path, problems: &mut Vec<Error>) -> Vec<PathBuf> {
     let mut places = Vec::new();
     for place in scan::list(&paths) {
         match place {
-            Place::File(path) => places.push(path),
+            Place::File(path) | Place::Listed(path) => places.push(path),
             Place::Broken(error) => problems.push(error),
             Place::Stdin => {}
         }

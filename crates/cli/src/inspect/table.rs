@@ -137,7 +137,7 @@ impl Table {
         let mut widths = HEAD.map(str::len);
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(&row.cells) {
-                *width = (*width).max(cell.chars().count());
+                *width = (*width).max(columns(cell));
             }
         }
         let fits = self.width.is_none_or(|terminal| shrink(&mut widths, terminal));
@@ -171,21 +171,30 @@ fn or_dash(text: String) -> String {
 }
 
 fn line(cells: &[String; COLUMNS], widths: &[usize; COLUMNS], colour: Option<&str>) -> String {
-    let mut text = String::new();
+    let mut text = String::with_capacity(widths.iter().sum::<usize>() + 2 * COLUMNS + 16);
     for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
-        let cell = cut(cell, *width);
-        let padding = " ".repeat(width - cell.chars().count() + 2);
-        match colour {
-            // The remaining time alone: a whole row in colour is hard to read.
-            Some(colour) if column == 5 => text.extend([colour, &cell, "\x1b[0m", &padding]),
-            _ => text.extend([&*cell, &padding]),
+        // The remaining time alone: a whole row in colour is hard to read.
+        let colour = colour.filter(|_| column == 5);
+        text.push_str(colour.unwrap_or_default());
+        let taken = columns(cell);
+        if taken <= *width {
+            text.push_str(cell);
+        } else {
+            text.push_str(&cut(cell, *width));
         }
+        text.push_str(colour.map_or("", |_| "\x1b[0m"));
+        text.extend(std::iter::repeat_n(' ', width.saturating_sub(taken) + 2));
     }
     text
 }
 
+/// How many columns a text takes. Most are ASCII, and there are many.
+fn columns(text: &str) -> usize {
+    if text.is_ascii() { text.len() } else { text.chars().count() }
+}
+
 fn cut(cell: &str, width: usize) -> String {
-    if cell.chars().count() <= width {
+    if columns(cell) <= width {
         return cell.to_owned();
     }
     let mut text: String = cell.chars().take(width.saturating_sub(1)).collect();

@@ -17,6 +17,8 @@ const DEPTH: usize = 16;
 pub(crate) enum Place {
     Stdin,
     File(PathBuf),
+    /// A file that its directory lists as a regular one.
+    Listed(PathBuf),
     /// A directory that could not be listed.
     Broken(Error),
 }
@@ -54,7 +56,7 @@ fn directory(path: &Path, depth: usize, places: &mut Vec<Place>) {
         if kind.is_dir() {
             directory(&inner, depth + 1, places);
         } else if is_named_as_certificate(&name) {
-            places.push(Place::File(inner));
+            places.push(if kind.is_file() { Place::Listed(inner) } else { Place::File(inner) });
         }
     }
 }

@@ -1,0 +1,76 @@
+//! On a terminal: colour, unless `NO_COLOR` says no, and a time line unasked. The terminal is made by `script`.
+
+#![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test that called it")]
+#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+#![cfg(target_os = "linux")]
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use certsource_testkit::{Ca, TestDir};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// What the program writes to a terminal of 200 columns; `None` where there is no `script`.
+fn on_terminal(args: &str, no_color: Option<&str>) -> Option<String> {
+    let program = env!("CARGO_BIN_EXE_certsource");
+    let mut command = Command::new("script");
+    command.args(["-qec", &format!("stty cols 200 rows 50; exec '{program}' {args}"), "/dev/null"]);
+    command.env("TERM", "xterm").env_remove("NO_COLOR").env_remove("COLUMNS").stdin(Stdio::null());
+    if let Some(value) = no_color {
+        command.env("NO_COLOR", value);
+    }
+    match command.output() {
+        Ok(output) => Some(String::from_utf8(output.stdout).unwrap()),
+        Err(_) => {
+            eprintln!("skipped: there is no script(1) to make a terminal");
+            None
+        }
+    }
+}
+
+fn soon(dir: &TestDir) -> std::path::PathBuf {
+    let issued = Ca::new("a").leaf("localhost").not_after(SystemTime::now() + DAY * 10 + DAY / 2).issue();
+    dir.write("tls.crt", issued.leaf_pem()).unwrap()
+}
+
+fn inspect(path: &Path, no_color: Option<&str>) -> Option<String> {
+    on_terminal(&format!("inspect '{}'", path.display()), no_color)
+}
+
+#[test]
+fn colour_is_for_terminals_that_want_it() {
+    let dir = TestDir::new().unwrap();
+    let path = soon(&dir);
+    let Some(shown) = inspect(&path, None) else { return };
+    assert!(shown.contains("\x1b[33min 10 d\x1b[0m"), "{shown:?}");
+    assert!(inspect(&path, Some("")).unwrap().contains("\x1b[33m"), "an empty value says nothing");
+    let plain = inspect(&path, Some("1")).unwrap();
+    assert!(plain.contains("in 10 d") && !plain.contains('\x1b'), "{plain:?}");
+}
+
+#[test]
+fn few_windows_are_drawn_unasked() {
+    let dir = TestDir::new().unwrap();
+    let Some(shown) = inspect(&soon(&dir), Some("1")) else { return };
+    assert!(shown.contains("leaf CN=localhost             ┣"), "{shown}");
+    // A whole bundle is a table only.
+    let bundle: String = (0..20).map(|at| Ca::new(&format!("ca {at}")).certificate_pem()).collect();
+    let bundle = dir.write("bundle.pem", bundle).unwrap();
+    assert!(!inspect(&bundle, Some("1")).unwrap().contains('┣'));
+}
+
+#[test]
+fn a_repeated_run_shows_a_line_that_lives() {
+    let dir = TestDir::new().unwrap();
+    let ca = dir.write("ca.pem", Ca::new("a").certificate_pem()).unwrap();
+    // Nobody listens there: each request fails, and that is a lasting line.
+    let args = format!("get https://127.0.0.1:1/ --ca '{}' --count 2", ca.display());
+    let Some(shown) = on_terminal(&args, None) else { return };
+    assert!(shown.contains("\r\x1b[K1 requests (") && shown.contains(" 1 failed, generation 1"), "{shown:?}");
+    assert!(
+        shown.contains("FAILED generation 1 after ") && shown.contains("summary 2 requests, 2 failed"),
+        "{shown:?}"
+    );
+}

@@ -16,8 +16,8 @@ use rustls::crypto::CryptoProvider;
 
 use crate::client::{Client, IsRefusal};
 use crate::factory::{Factory, Proxies, Retire};
-use crate::lane::Lanes;
 use crate::proxy::Proxy;
+use crate::pulse::Lanes;
 use crate::reactive::Reactive;
 use crate::redirect::Redirects;
 

@@ -15,7 +15,8 @@ use tower_service::Service;
 
 use crate::builder::Builder;
 use crate::factory::Factory;
-use crate::lane::{Lane, Lanes};
+use crate::lane::Lane;
+use crate::pulse::Lanes;
 use crate::reactive::Reactive;
 use crate::request::RequestBuilder;
 use crate::send;

@@ -64,11 +64,7 @@ impl Drain {
     pub(crate) fn passed(self: &Arc<Self>) -> impl Future<Output = ()> + Send + 'static {
         let this = Arc::clone(self);
         async move {
-            this.retired.wait().await;
-            if !this.retired.is_retired() {
-                // Nobody follows the source any more, so nothing will be replaced.
-                return std::future::pending().await;
-            }
+            this.retired.replaced().await;
             let since = *this.since.get_or_init(Instant::now);
             // One that is too far away to be counted never comes.
             match since.checked_add(this.deadline) {

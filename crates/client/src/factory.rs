@@ -15,8 +15,9 @@ use crate::asked::Asked;
 use crate::confirm::{self, Confirm};
 use crate::connector::{Bounce, Nowhere};
 use crate::drain::Drain;
-use crate::lane::{Lane, Lanes, Pulse};
+use crate::lane::Lane;
 use crate::proxy::{Proxy, tls_proxy_in_environment};
+use crate::pulse::{Lanes, Pulse};
 use crate::redirect::{self, Redirects};
 
 type Customize = Box<dyn Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync>;

@@ -20,11 +20,14 @@ mod made;
 mod middleware;
 mod payload;
 mod proxy;
+mod pulse;
 mod reactive;
 mod redirect;
 mod refusal;
 mod request;
 mod send;
+mod sync;
+mod ticket;
 
 pub use builder::Builder;
 pub use certsource::machine::Policy;

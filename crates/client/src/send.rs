@@ -1,9 +1,6 @@
 //! Sends one request: attempt by attempt, hop by hop, each on the generation that is served then.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Instant;
 
 use http::Version;
@@ -11,7 +8,7 @@ use http::header::Entry;
 use reqwest::{Request, Response, Url};
 use tower_service::Service;
 
-use crate::body::{Open, Parcel, Ticket};
+use crate::body::{Parcel, Ticket};
 #[cfg(feature = "http2")]
 use crate::causes::find;
 use crate::client::Inner;
@@ -22,6 +19,7 @@ use crate::lane::Lane;
 use crate::payload::Payload;
 use crate::redirect::{self, Attempt};
 use crate::refusal::{self, Refusal};
+use crate::ticket::{Open, until_retired};
 
 /// As often a request is sent again that an HTTP/2 server refused unread. reqwest does so twice; a server that rotates
 /// closes connections at each step of it, and one waiting request can meet several.
@@ -101,7 +99,7 @@ impl<'a> Course<'a> {
         let can_withdraw =
             self.is_strict() && !self.payload.is_stream() && self.request.method().is_idempotent();
         let result = if can_withdraw {
-            match until_retired(attempt, &lane, ticket).await {
+            match until_retired(attempt, lane.retired.replaced(), ticket).await {
                 Some(result) => result,
                 None => return Next::Again,
             }
@@ -265,28 +263,6 @@ fn done(lane: &Lane, response: Response) -> Next {
         Some(drain) => drain.watch(response),
         None => response,
     }))
-}
-
-/// Makes an attempt, or gives it up when its generation is replaced before a connection took it (`None`). The layer
-/// around the connector does so while a connection is being made; this is for a request that waits in the queue of one
-/// that is full, which HTTP/2 servers make of more requests than they allow.
-async fn until_retired<F: Future + Unpin>(mut attempt: F, lane: &Lane, ticket: &Ticket) -> Option<F::Output> {
-    let mut retired = pin!(lane.retired.replaced());
-    let mut is_settled = false;
-    poll_fn(move |context| {
-        if let Poll::Ready(output) = Pin::new(&mut attempt).poll(context) {
-            return Poll::Ready(Some(output));
-        }
-        is_settled = is_settled || ticket.is_committed();
-        if !is_settled && retired.as_mut().poll(context).is_ready() {
-            is_settled = true;
-            if ticket.withdraw() {
-                return Poll::Ready(None);
-            }
-        }
-        Poll::Pending
-    })
-    .await
 }
 
 /// RFC 9113, section 8.7.

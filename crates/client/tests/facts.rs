@@ -81,6 +81,40 @@ async fn a_body_is_asked_when_a_connection_takes_the_request() {
     }
 }
 
+/// A body that fails when it is first asked: over HTTP/1 nothing is sent, not even the head. So a request that is taken
+/// back while a connection takes it does not go out. (Over HTTP/2 the head may, with a reset behind it.)
+#[tokio::test]
+async fn a_body_that_fails_at_once_stops_the_head() {
+    struct Failing;
+    impl http_body::Body for Failing {
+        type Data = Bytes;
+        type Error = std::io::Error;
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            Poll::Ready(Some(Err(std::io::Error::other("taken back"))))
+        }
+    }
+    let ca = Ca::new("ca");
+    let leaf = ca.issue("localhost");
+    let dir = KubeletDir::new(&leaf).unwrap();
+    let plain = client(&dir).await.snapshot().unwrap();
+    for http in HTTP {
+        let server = Server::start(Tls::of(&leaf).http(http)).await;
+        // On a connection that is there already, and on a new one.
+        for _ in 0..10 {
+            plain.get(server.url("/")).send().await.unwrap().bytes().await.unwrap();
+            plain.post(server.url("/never")).body(Body::wrap(Failing)).send().await.unwrap_err();
+            plain.post(server.url("/never")).body(Body::wrap(Failing)).send().await.unwrap_err();
+        }
+        plain.get(server.url("/")).send().await.unwrap();
+        if http == Http::One {
+            assert!(server.seen().iter().all(|seen| seen.path != "/never"));
+        }
+    }
+}
+
 /// An attempt that is given up before only drops the body, and has dropped it when it is over.
 #[tokio::test]
 async fn a_failed_connect_only_drops_the_body() {

@@ -1,13 +1,16 @@
 //! A generation: material that was published, as one value, and the signal that it has been replaced.
+//!
+//! `crates/model` runs this very file under a scheduler that tries interleavings; so it names no type of `std::sync`
+//! or tokio but those of [`crate::sync`].
 
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
 use certsource::{Certificate, Digest, Error, Identity, Material};
-use tokio::sync::Notify;
+
+use crate::sync::{AtomicBool, Notify, Ordering};
 
 /// Material with a number that only grows, its digest and its times: published as one value.
 ///

@@ -11,6 +11,7 @@ mod hub;
 pub mod metrics;
 mod reloader;
 mod status;
+mod sync;
 mod trace;
 
 pub use certsource::machine::{Expiring, Regressed, Threshold};

@@ -1,0 +1,327 @@
+//! Requests, a server and a publisher around the real files. The steps are those of `send.rs`, `connector.rs` and
+//! `client.rs` of certsource-client, and of `publish` in certsource-reload.
+
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, PoisonError, Weak};
+use std::task::{Context, Poll};
+
+use shuttle::future::block_on;
+use shuttle::sync::mpsc::{Sender, channel};
+use shuttle::thread;
+
+use crate::generation::Retired;
+use crate::pulse::{Lanes, Pulse};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, Notify, Ordering, REGISTERS_LATE};
+use crate::ticket::{Open, Ticket as Real, until_retired};
+
+/// A body would come back by it; these have none.
+type Ticket = Real<()>;
+
+/// How a request waits for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// For one that is being made: the connect is raced against retirement.
+    Connecting,
+    /// In the queue of one that is full: a request that may be repeated is taken back at retirement.
+    Queued,
+    /// In such a queue, and not to be repeated: it holds `reload` up.
+    Held,
+    /// As `Queued`, and its future is dropped at some moment.
+    Dropped,
+}
+
+/// A mistake that a run must find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// None: the files as they are.
+    None,
+    /// A waiter is registered after the flag was looked at.
+    RegistersLate,
+    /// A request is not counted between picking a generation and being taken.
+    Uncounted,
+    /// An old generation is drained before it is retired.
+    DrainsFirst,
+}
+
+/// One case.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// A thread each.
+    pub requests: Vec<Kind>,
+    /// So many generations are published after the first.
+    pub rotations: usize,
+    /// Whether connections of a replaced generation take requests. If not, whoever waits for one must be woken.
+    pub old_connections_work: bool,
+    /// What is done wrong.
+    pub fault: Fault,
+}
+
+/// What the client has for one generation.
+struct Lane {
+    number: usize,
+    pulse: Arc<Pulse>,
+    retired: Retired,
+    /// Open when a connection is there.
+    connected: Gate,
+}
+
+struct World {
+    slot: Mutex<Arc<Lane>>,
+    lanes: Lanes,
+    /// `reload` has returned with this generation.
+    settled: AtomicUsize,
+    newest: usize,
+    old_connections_work: bool,
+    fault: Fault,
+}
+
+/// A request in the queue of a connection.
+struct Job {
+    lane: usize,
+    ticket: Arc<Ticket>,
+    taken: Arc<Gate>,
+}
+
+/// A flag that can be waited for.
+#[derive(Default)]
+struct Gate {
+    is_open: AtomicBool,
+    opened: Notify,
+}
+
+impl Gate {
+    fn open(&self) {
+        self.is_open.store(true, Ordering::SeqCst);
+        self.opened.notify_waiters();
+    }
+
+    async fn passed(&self) {
+        loop {
+            // Right in every fault: this is the model's own.
+            let mut opened = pin!(self.opened.notified());
+            let is_open = poll_fn(|context| {
+                let _ = opened.as_mut().poll(context);
+                Poll::Ready(self.is_open.load(Ordering::SeqCst))
+            });
+            if is_open.await {
+                return;
+            }
+            opened.await;
+        }
+    }
+}
+
+impl Lane {
+    fn new(number: usize) -> Arc<Self> {
+        Arc::new(Self {
+            number,
+            pulse: Arc::default(),
+            retired: Retired::default(),
+            connected: Gate::default(),
+        })
+    }
+}
+
+impl World {
+    fn load(&self) -> Arc<Lane> {
+        Arc::clone(&self.slot.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Publishes a generation, and returns when `reload` would.
+    async fn publish(&self, number: usize) {
+        let lane = Lane::new(number);
+        self.lanes.add(number as u64, &lane.pulse);
+        if self.fault == Fault::DrainsFirst {
+            self.lanes.drain_before(number as u64).await;
+        }
+        let previous =
+            std::mem::replace(&mut *self.slot.lock().unwrap_or_else(PoisonError::into_inner), lane);
+        previous.retired.retire();
+        drop(previous);
+        if self.fault != Fault::DrainsFirst {
+            self.lanes.drain_before(number as u64).await;
+        }
+        self.settled.store(number, Ordering::SeqCst);
+    }
+
+    fn works(&self, lane: usize) -> bool {
+        self.old_connections_work || lane == self.newest
+    }
+
+    /// One request, until a connection takes it. Returns the number of its generation.
+    async fn send(&self, kind: Kind, queue: &Sender<Job>) -> usize {
+        let begun = self.settled.load(Ordering::SeqCst);
+        loop {
+            let (lane, ticket) = loop {
+                let lane = self.load();
+                let uncounted = Arc::default();
+                let pulse = if self.fault == Fault::Uncounted { &uncounted } else { &lane.pulse };
+                if let Some(ticket) = Ticket::take(pulse) {
+                    break (lane, ticket);
+                }
+            };
+            assert!(lane.number >= begun, "a request that began after `reload` picked an older generation");
+            let open = Open(ticket);
+            let taken = Arc::new(Gate::default());
+            let job = Job { lane: lane.number, ticket: Arc::clone(&open.0), taken: Arc::clone(&taken) };
+            let is_taken = match kind {
+                Kind::Connecting => {
+                    let is_connected = unless(lane.retired.replaced(), lane.connected.passed()).await;
+                    if is_connected {
+                        queue.send(job).expect("the server outlives the requests");
+                        taken.passed().await;
+                    }
+                    is_connected
+                }
+                Kind::Held => {
+                    queue.send(job).expect("the server outlives the requests");
+                    taken.passed().await;
+                    true
+                }
+                Kind::Queued | Kind::Dropped => {
+                    queue.send(job).expect("the server outlives the requests");
+                    let attempt = pin!(taken.passed());
+                    until_retired(attempt, lane.retired.replaced(), &open.0).await.is_some()
+                }
+            };
+            if is_taken {
+                return lane.number;
+            }
+        }
+    }
+
+    /// What a connection does with a request in its queue.
+    fn take(&self, job: &Job) {
+        let settled = self.settled.load(Ordering::SeqCst);
+        if job.ticket.commit() {
+            assert!(
+                settled <= job.lane,
+                "a connection of generation {} took a request after `reload` returned with {settled}",
+                job.lane
+            );
+            job.taken.open();
+        }
+    }
+}
+
+/// Polls `first` before `second`; whether `second` came.
+async fn unless(first: impl Future<Output = ()>, second: impl Future<Output = ()>) -> bool {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    poll_fn(move |context| {
+        if first.as_mut().poll(context).is_ready() {
+            return Poll::Ready(false);
+        }
+        second.as_mut().poll(context).map(|()| true)
+    })
+    .await
+}
+
+/// A future that is given up after some polls, or by itself.
+struct GivenUp<F> {
+    future: Option<Pin<Box<F>>>,
+    after: usize,
+}
+
+impl<F: Future> Future for GivenUp<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Some(future) = &mut self.future else { return Poll::Ready(()) };
+        if future.as_mut().poll(context).is_ready() || self.after == 0 {
+            self.future = None;
+            return Poll::Ready(());
+        }
+        self.after -= 1;
+        // It may wait for nothing that comes: then it is given up all the same.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// Runs a case once, under shuttle.
+///
+/// # Panics
+/// When one of these does not hold: nothing is given to an old connection after `reload` returned; a request that begins
+/// after that uses the new generation; nobody sleeps for ever (shuttle tells a deadlock); nothing of an old generation
+/// is left.
+pub fn run(plan: &Plan) {
+    REGISTERS_LATE.set(plan.fault == Fault::RegistersLate);
+    let first = Lane::new(1);
+    let world = Arc::new(World {
+        lanes: Lanes::default(),
+        settled: AtomicUsize::new(1),
+        newest: plan.rotations + 1,
+        old_connections_work: plan.old_connections_work,
+        fault: plan.fault,
+        slot: Mutex::new(Arc::clone(&first)),
+    });
+    world.lanes.add(1, &first.pulse);
+    let old: Weak<Pulse> = Arc::downgrade(&first.pulse);
+    let works = world.works(1);
+    // A connect that ends at some moment, or never.
+    let connecting = thread::spawn(move || {
+        if works {
+            first.connected.open();
+        }
+    });
+
+    let (queue, jobs) = channel::<Job>();
+    let server = thread::spawn({
+        let world = Arc::clone(&world);
+        move || {
+            let mut waiting: HashMap<usize, Vec<Job>> = HashMap::new();
+            while let Ok(job) = jobs.recv() {
+                if world.works(job.lane) {
+                    world.take(&job);
+                } else {
+                    waiting.entry(job.lane).or_default().push(job);
+                }
+            }
+        }
+    });
+    let requests: Vec<_> = plan
+        .requests
+        .iter()
+        .map(|&kind| {
+            let (world, queue) = (Arc::clone(&world), queue.clone());
+            thread::spawn(move || {
+                block_on(async {
+                    let send = world.send(kind, &queue);
+                    if kind == Kind::Dropped {
+                        GivenUp { future: Some(Box::pin(send)), after: 2 }.await;
+                    } else {
+                        let number = send.await;
+                        assert!(world.works(number), "it was taken by a connection that takes nothing");
+                    }
+                });
+            })
+        })
+        .collect();
+    drop(queue);
+    let rotations = plan.rotations;
+    let publisher = thread::spawn({
+        let world = Arc::clone(&world);
+        move || {
+            block_on(async {
+                for number in 2..=rotations + 1 {
+                    world.publish(number).await;
+                    let lane = world.load();
+                    if world.works(number) {
+                        lane.connected.open();
+                    }
+                }
+            });
+        }
+    });
+    for request in requests {
+        request.join().expect("a request");
+    }
+    publisher.join().expect("the publisher");
+    connecting.join().expect("the connect");
+    server.join().expect("the server");
+    assert_eq!(world.settled.load(Ordering::SeqCst), rotations + 1, "`reload` returned");
+    drop(world);
+    assert_eq!(old.strong_count(), usize::from(rotations == 0), "the old generation is gone");
+}

@@ -1,0 +1,77 @@
+//! Publish, retire, drain: interleavings of the real files, and the faults that they must find.
+
+use std::panic::catch_unwind;
+
+use certsource_model::{Fault, Kind, Plan, run};
+use shuttle::{check_pct, check_random};
+
+/// So many of each case, by two ways of choosing: any next step, and few changes of thread at the worst moments.
+fn runs() -> usize {
+    std::env::var("CERTSOURCE_MODEL_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(500)
+}
+
+fn check(plan: &Plan) {
+    let (random, pct) = (plan.clone(), plan.clone());
+    check_random(move || run(&random), runs());
+    check_pct(move || run(&pct), runs(), 3);
+}
+
+/// Whether some interleaving fails, and why.
+fn finds(plan: Plan) -> Option<String> {
+    let found = catch_unwind(move || check(&plan)).err()?;
+    let text = found.downcast_ref::<String>().cloned();
+    Some(text.or_else(|| found.downcast_ref::<&str>().map(|&text| text.to_owned())).unwrap_or_default())
+}
+
+fn plan(requests: &[Kind], rotations: usize, old_connections_work: bool) -> Plan {
+    Plan { requests: requests.to_vec(), rotations, old_connections_work, fault: Fault::None }
+}
+
+/// Nobody sleeps for ever: connections of the old generation never come, so whoever waits for one must be woken.
+#[test]
+fn no_wake_up_is_lost() {
+    check(&plan(&[Kind::Connecting, Kind::Queued], 1, false));
+    check(&plan(&[Kind::Connecting, Kind::Connecting], 2, false));
+    check(&plan(&[Kind::Queued, Kind::Queued, Kind::Dropped], 2, false));
+}
+
+/// Old connections take requests at any moment: but none after `reload` returned, and no new request goes to one.
+#[test]
+fn nothing_is_given_to_an_old_connection_after_reload() {
+    check(&plan(&[Kind::Connecting, Kind::Held], 1, true));
+    check(&plan(&[Kind::Queued, Kind::Connecting], 2, true));
+    check(&plan(&[Kind::Held, Kind::Queued, Kind::Dropped], 2, true));
+}
+
+/// A `send` that is dropped holds nothing up and leaves nothing.
+#[test]
+fn a_dropped_send_leaves_nothing() {
+    for works in [false, true] {
+        check(&plan(&[Kind::Dropped, Kind::Dropped], 1, works));
+    }
+}
+
+/// The runs can fail: each of these mistakes is found.
+#[test]
+fn a_lost_wake_up_is_found() {
+    let mut plan = plan(&[Kind::Connecting, Kind::Queued], 1, false);
+    plan.fault = Fault::RegistersLate;
+    let why = finds(plan).expect("it is found");
+    assert!(why.contains("deadlock"), "{why}");
+}
+
+#[test]
+fn a_request_that_is_not_counted_is_found() {
+    let mut plan = plan(&[Kind::Held, Kind::Held], 1, true);
+    plan.fault = Fault::Uncounted;
+    let why = finds(plan).expect("it is found");
+    assert!(why.contains("took a request after `reload` returned"), "{why}");
+}
+
+#[test]
+fn a_drain_before_the_retirement_is_found() {
+    let mut plan = plan(&[Kind::Queued, Kind::Connecting], 1, false);
+    plan.fault = Fault::DrainsFirst;
+    let why = finds(plan).expect("it is found");
+    assert!(why.contains("deadlock"), "{why}");
+}

@@ -113,13 +113,16 @@ fn a_source_is_followed() {
     let text =
         until(&exporter, "loaded", |text| value(text, "certsource_generation", &["followed"]) == Some(1.0));
     assert_eq!(value(&text, "certsource_ready", &["followed"]), Some(1.0));
+    let drift = value(&text, "certsource_drift", &["followed"]).unwrap();
+    assert!(drift > 0.0 && drift.fract() == 0.0, "{drift}");
     assert_eq!(exporter.get("/readyz").0, 200);
     volume.swap(ca.issue("two")).unwrap();
     let text = until(&exporter, "reloaded", |text| {
-        value(text, "certsource_reloads_total", &["result=\"success\""]) == Some(1.0)
+        value(text, "certsource_reloads_total", &["result=\"success\""]) == Some(2.0)
     });
     assert_eq!(value(&text, "certsource_generation", &["followed"]), Some(2.0));
     assert!(text.contains("CN=two") && !text.contains("CN=one"), "{text}");
+    assert_ne!(value(&text, "certsource_drift", &["followed"]), Some(drift));
 
     // Broken: what is served stays, and stays ready; that it is old is told.
     volume.swap(ca.issue("three")).unwrap();
@@ -127,7 +130,7 @@ fn a_source_is_followed() {
     let broken = [("ca.crt", "garbage"), ("tls.crt", "garbage"), ("tls.key", "garbage")];
     volume.write(broken).unwrap();
     let text = until(&exporter, "failing", |text| {
-        value(text, "certsource_failing_seconds", &["followed"]) > Some(0.0)
+        value(text, "certsource_failing_since_timestamp_seconds", &["followed"]) > Some(0.0)
     });
     assert_eq!(value(&text, "certsource_generation", &["followed"]), Some(3.0));
     assert_eq!(value(&text, "x509_source_up", &["followed"]), Some(0.0));
@@ -140,7 +143,7 @@ fn a_source_is_followed() {
     volume.swap(ca.issue("four")).unwrap();
     // A gauge does not stay at its old value.
     until(&exporter, "well again", |text| {
-        value(text, "certsource_failing_seconds", &["followed"]) == Some(0.0)
+        value(text, "certsource_failing_since_timestamp_seconds", &["followed"]) == Some(0.0)
     });
 }
 

@@ -6,7 +6,7 @@
 
 use std::time::SystemTime;
 
-use certsource::{Digest, Origin};
+use certsource::Origin;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
 use crate::event::EventKind;
@@ -61,7 +61,7 @@ fn serving(source: String, generation: &Generation) {
     let material = generation.material();
     let expires = material.identity_not_after().or_else(|| material.earliest_not_after());
     gauge!(GENERATION, "source" => source.clone()).set(generation.number() as f64);
-    gauge!(DRIFT, "source" => source.clone()).set(drift(&generation.digest()));
+    gauge!(DRIFT, "source" => source.clone()).set(generation.digest().number() as f64);
     gauge!(PUBLISHED, "source" => source.clone()).set(seconds(generation.published_at()));
     gauge!(EXPIRES, "source" => source.clone()).set(expires.map_or(f64::INFINITY, seconds));
     gauge!(FAILING, "source" => source).set(0.0);
@@ -75,14 +75,6 @@ pub(crate) fn gone(origin: &Origin) {
         gauge!(name, "source" => source.clone()).set(f64::NAN);
     }
     gauge!(FAILING, "source" => source).set(0.0);
-}
-
-/// The first 48 bits of the digest: as many as a float keeps exactly, with some to spare.
-fn drift(digest: &Digest) -> f64 {
-    let text = digest.to_string();
-    let hex = text.rsplit(':').next().unwrap_or_default();
-    let number = hex.get(..12).and_then(|digits| u64::from_str_radix(digits, 16).ok());
-    number.unwrap_or_default() as f64
 }
 
 fn seconds(at: SystemTime) -> f64 {

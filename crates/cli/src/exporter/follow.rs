@@ -59,8 +59,7 @@ impl Followed {
     fn count(&self, event: &Event) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         match &event.kind {
-            EventKind::Loaded(_) => counts.problem = None,
-            EventKind::Reloaded(_) => {
+            EventKind::Loaded(_) | EventKind::Reloaded(_) => {
                 counts.reloads += 1;
                 counts.problem = None;
             }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use certsource::inspect::{CrlInspection, Inspection};
 
@@ -154,10 +154,12 @@ fn sources(all: &mut String, state: &State, snapshot: &super::collect::Snapshot)
 fn generation(all: &mut String, state: &State, now: SystemTime) {
     let Some(followed) = &state.followed else { return };
     let (counts, status) = (followed.counts(), followed.status());
-    family(all, "certsource_reloads_total", "counter", "Reloads after the first load, by result.");
-    let failures: u64 = counts.failures.values().sum();
-    for (result, count) in [("success", counts.reloads), ("failure", failures)] {
-        let _ = writeln!(all, "certsource_reloads_total{{source=\"{NAME}\",result=\"{result}\"}} {count}");
+    family(all, "certsource_reloads_total", "counter", "Loads of a source, by result and reason.");
+    let success = [("success", "none", counts.reloads)];
+    let failures = counts.failures.iter().map(|(reason, count)| ("failure", *reason, *count));
+    for (result, reason, count) in success.into_iter().chain(failures) {
+        let labels = format!("source=\"{NAME}\",result=\"{result}\",reason=\"{reason}\"");
+        let _ = writeln!(all, "certsource_reloads_total{{{labels}}} {count}");
     }
     let mut gauge = |name: &str, help: &str, value: f64| {
         family(all, name, "gauge", help);
@@ -169,15 +171,30 @@ fn generation(all: &mut String, state: &State, now: SystemTime) {
         "The number of the generation that is served; 0 before the first.",
         status.map_or(0.0, |status| status.generation as f64),
     );
+    if let Some(digest) = status.and_then(|status| status.digest) {
+        let help = "A number made of the digest of what is served: equal where the same is served.";
+        gauge("certsource_drift", help, digest.number() as f64);
+    }
+    // Moments and not ages, under the names of the library's own metrics.
+    let moment = |at: Option<SystemTime>| at.map_or(0.0, |at| seconds(at) as f64);
     gauge(
-        "certsource_generation_age_seconds",
-        "Since when the generation is served.",
-        status.map_or(0.0, |status| status.age_seconds),
+        "certsource_published_timestamp_seconds",
+        "When the served generation was published, since 1970.",
+        moment(status.and_then(|status| status.published_at)),
     );
+    if let Some(expires) = status.and_then(|status| status.expires_at) {
+        gauge(
+            "certsource_expires_timestamp_seconds",
+            "The earliest end of validity of what is served, since 1970.",
+            moment(Some(expires)),
+        );
+    }
+    let failing = status.and_then(|status| status.failing_seconds);
+    let failing = failing.and_then(|since| now.checked_sub(Duration::from_secs_f64(since)));
     gauge(
-        "certsource_failing_seconds",
-        "For how long what is on disk has not been what is served, because it can not be loaded; 0 when all is well.",
-        status.and_then(|status| status.failing_seconds).unwrap_or(0.0),
+        "certsource_failing_since_timestamp_seconds",
+        "Since when the source can not be followed, so that what is served may be old; 0 while it can.",
+        moment(failing),
     );
     gauge(
         "certsource_withdrawal_pending",

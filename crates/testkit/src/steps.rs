@@ -1,6 +1,7 @@
 //! A writer as a list of small steps that the test runs when it wants.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 use std::{fmt, io};
 
 type Action = Box<dyn FnOnce() -> io::Result<()> + Send>;
@@ -97,6 +98,20 @@ impl Steps {
     /// As [`step`](Self::step), for the first step that fails; the ones behind it are not run.
     pub fn finish(mut self) -> io::Result<()> {
         while self.step()?.is_some() {}
+        Ok(())
+    }
+
+    /// Runs all that is left, with this pause before each step: a slow writer, on this thread. A list of steps may be
+    /// sent to another one.
+    ///
+    /// # Errors
+    ///
+    /// As [`finish`](Self::finish).
+    pub fn finish_slowly(mut self, pause: Duration) -> io::Result<()> {
+        while self.remaining() > 0 {
+            std::thread::sleep(pause);
+            self.step()?;
+        }
         Ok(())
     }
 

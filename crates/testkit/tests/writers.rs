@@ -454,3 +454,15 @@ fn atomic_methods_have_no_mixed_states() {
         assert_eq!(whole, method.is_atomic(), "{method:?}");
     }
 }
+
+#[test]
+fn a_slow_writer_takes_its_time_and_ends_with_the_whole() {
+    let dir = TestDir::new().expect("a directory");
+    let path = dir.write("tls.crt", "old").expect("a file");
+    let steps = write::in_place(&path, "new content", 4);
+    let (pause, count) = (Duration::from_millis(5), steps.remaining() as u32);
+    let begun = std::time::Instant::now();
+    steps.finish_slowly(pause).expect("it is written");
+    assert!(begun.elapsed() >= pause * count, "{count} steps in {:?}", begun.elapsed());
+    assert_eq!(fs::read_to_string(path).expect("a file"), "new content");
+}

@@ -118,6 +118,7 @@ const LAYERS: [Layer; 14] = [
             "certsource",
             "certsource-reload",
             "certsource-rustls",
+            "certsource-hyper",
             "certsource-client",
             "certsource-testkit",
         ],

@@ -17,6 +17,8 @@ mod looks;
 mod many;
 #[cfg(target_os = "linux")]
 mod rotation;
+#[cfg(target_os = "linux")]
+mod servers;
 
 #[cfg(target_os = "linux")]
 mod table {
@@ -25,7 +27,7 @@ mod table {
     use certsource_bench::row::Row;
     use clap::Parser;
 
-    use crate::{client, latency, looks, many, rotation};
+    use crate::{client, latency, looks, many, rotation, servers};
 
     /// Measures what README claims, beside the bare alternative.
     #[derive(Debug, Parser)]
@@ -44,7 +46,7 @@ mod table {
 
     type Figure = (&'static str, fn(usize) -> Vec<Row>);
 
-    const FIGURES: [Figure; 14] = [
+    const FIGURES: [Figure; 16] = [
         ("look-mtime", |_| looks::mtime()),
         ("look-link", |_| looks::link()),
         ("look-sha256", |_| looks::sha256()),
@@ -59,6 +61,8 @@ mod table {
         ("first-request", |_| rotation::first_request()),
         ("throughput", |_| rotation::throughput()),
         ("snapshot", |_| client::load_generation()),
+        ("listener", |_| servers::listener()),
+        ("follow", |_| servers::follow()),
     ];
 
     pub(crate) fn main() -> ExitCode {

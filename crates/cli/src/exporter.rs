@@ -12,14 +12,19 @@ mod text;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use tokio::sync::oneshot;
 
 use self::collect::{Collector, Snapshot, Target};
 use self::follow::Followed;
 use crate::args::{Format, Material};
 use crate::output::Output;
 use crate::signals::Ending;
+
+/// What cannot be read in this time is served when it can.
+const FIRST: Duration = Duration::from_secs(5);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -67,20 +72,21 @@ pub(crate) struct Args {
 
 /// What requests are answered from.
 pub(crate) struct State {
-    snapshot: Mutex<Arc<Snapshot>>,
+    /// `None` until everything was read once.
+    snapshot: Mutex<Option<Arc<Snapshot>>>,
     followed: Option<Arc<Followed>>,
     hosts: Vec<String>,
     show_details: bool,
 }
 
 impl State {
-    fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.snapshot.lock().unwrap_or_else(PoisonError::into_inner))
+    fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether what is followed is served and valid. Without it, to have read once is enough.
     fn is_ready(&self) -> bool {
-        self.followed.as_ref().is_none_or(|followed| followed.is_ready())
+        self.snapshot().is_some() && self.followed.as_ref().is_none_or(|followed| followed.is_ready())
     }
 }
 
@@ -107,25 +113,37 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let address = listener.local_addr().context("cannot listen")?;
     let mut collector = Collector::new(args.paths, args.show_details);
     let state = Arc::new(State {
-        snapshot: Mutex::new(Arc::new(collector.collect())),
+        snapshot: Mutex::new(None),
         followed: files.map(|files| Followed::start(files, args.material.policy(), args.show_details)),
         hosts: args.allow_host,
         show_details: args.show_details,
     });
-    let shared = Arc::downgrade(&state);
+    let (sender, first) = oneshot::channel();
+    let (shared, mut sender) = (Arc::downgrade(&state), Some(sender));
     let interval = args.material.interval;
-    // A thread of its own: a disk that hangs stops no scrape.
+    // A thread of its own: a disk that hangs stops no scrape, and no end.
     std::thread::Builder::new()
         .name("certsource-scan".into())
         .spawn(move || {
             loop {
-                std::thread::sleep(interval);
                 let snapshot = Arc::new(collector.collect());
                 let Some(state) = shared.upgrade() else { return };
-                *state.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+                *state.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
+                drop(state);
+                if let Some(sender) = sender.take() {
+                    // Nobody waits any more when that took long.
+                    let _ = sender.send(());
+                }
+                std::thread::sleep(interval);
             }
         })
         .context("cannot start a thread")?;
+    // The first scrape should see everything, if it can be read in time.
+    tokio::select! {
+        _ = first => {}
+        () = tokio::time::sleep(FIRST) => {}
+        () = ending.wait() => return Ok(ExitCode::SUCCESS),
+    }
     Output::new(Format::Text).text(&format!("listening on http://{address}/metrics"))?;
     tokio::select! {
         () = ending.wait() => {}

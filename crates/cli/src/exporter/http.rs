@@ -84,7 +84,8 @@ fn answer(request: &Request<Incoming>, state: &State) -> Response<Full<Bytes>> {
 
 fn problems(state: &State) -> String {
     let snapshot = state.snapshot();
-    let mut lines: Vec<_> = snapshot.sources.iter().flat_map(|source| source.problems.clone()).collect();
+    let sources = snapshot.iter().flat_map(|snapshot| &snapshot.sources);
+    let mut lines: Vec<_> = sources.flat_map(|source| source.problems.clone()).collect();
     lines.extend(state.followed.as_ref().and_then(|followed| followed.counts().problem));
     if lines.is_empty() { String::from("none\n") } else { lines.join("\n") + "\n" }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use certsource::inspect::{CrlInspection, Inspection};
 
 use super::State;
-use super::collect::Item;
+use super::collect::{Item, SourceState};
 use super::follow::NAME;
 
 /// So much of a fingerprint tells certificates apart.
@@ -73,7 +73,8 @@ fn with_path(labels: &mut String, path: Option<&Path>) {
 pub(super) fn metrics(state: &State, now: SystemTime) -> String {
     let snapshot = state.snapshot();
     let followed = state.followed.as_ref().map(|followed| followed.items()).unwrap_or_default();
-    let items = || snapshot.files.iter().flat_map(|items| items.iter()).chain(&followed);
+    let files = || snapshot.iter().flat_map(|snapshot| &snapshot.files);
+    let items = || files().flat_map(|items| items.iter()).chain(&followed);
     let certificates = || items().filter(|item| !item.is_crl);
     let length: usize = items().map(|item| item.labels.len() + 50).sum();
     let mut text = String::with_capacity(3 * length + 8192);
@@ -98,8 +99,9 @@ pub(super) fn metrics(state: &State, now: SystemTime) -> String {
     items().filter(|item| item.is_crl).for_each(|item| {
         sample(all, "x509_crl_next_update", item, seconds(item.not_after));
     });
-    sources(all, state, &snapshot);
-    if !snapshot.sources.is_empty() {
+    let sources: &[SourceState] = snapshot.as_ref().map_or(&[], |snapshot| &snapshot.sources);
+    self::sources(all, state, sources);
+    if let Some(snapshot) = snapshot.as_ref().filter(|_| !sources.is_empty()) {
         family(all, "x509_scan_timestamp_seconds", "gauge", "When the files were looked at last.");
         let _ = writeln!(all, "x509_scan_timestamp_seconds {}", seconds(snapshot.collected));
         family(all, "x509_scan_duration_seconds", "gauge", "How long that took.");
@@ -111,31 +113,31 @@ pub(super) fn metrics(state: &State, now: SystemTime) -> String {
     text
 }
 
-fn sources(all: &mut String, state: &State, snapshot: &super::collect::Snapshot) {
+fn sources(all: &mut String, state: &State, sources: &[SourceState]) {
     let followed = state.followed.as_ref().map(|followed| {
         let counts = followed.counts();
         (followed.status().is_some_and(|status| status.reason.is_none()), counts)
     });
     family(all, "x509_source_up", "gauge", "Whether everything of the source could be read: 1 or 0.");
-    for source in &snapshot.sources {
+    for source in sources {
         let _ = writeln!(all, "x509_source_up{{{}}} {}", source.labels, i64::from(source.is_up));
     }
     if let Some((is_up, _)) = &followed {
         let _ = writeln!(all, "x509_source_up{{source=\"{NAME}\"}} {}", i64::from(*is_up));
     }
-    if !snapshot.sources.is_empty() {
+    if !sources.is_empty() {
         family(
             all,
             "x509_source_certificates",
             "gauge",
             "How many certificates and lists were read in the source.",
         );
-        for source in &snapshot.sources {
+        for source in sources {
             let _ = writeln!(all, "x509_source_certificates{{{}}} {}", source.labels, source.certificates);
         }
     }
     let mut errors = Vec::new();
-    for source in &snapshot.sources {
+    for source in sources {
         errors.extend(source.errors.iter().map(|(reason, count)| (source.labels.clone(), *reason, *count)));
     }
     if let Some((_, counts)) = &followed {

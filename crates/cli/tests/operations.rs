@@ -2,6 +2,7 @@
 //! line in it is understood.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test that called it")]
+#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 #![cfg(unix)]
 
 mod common;
@@ -166,4 +167,55 @@ fn every_alert_is_explained() {
     for name in names {
         assert!(TEXT.contains(&format!("`{name}`")), "{name}");
     }
+}
+
+/// The units, judged by systemd's own checker where there is one: it says nothing about what is right.
+#[test]
+fn units_are_understood_by_systemd() {
+    let is_here =
+        Command::new("systemd-analyze").arg("--version").output().is_ok_and(|output| output.status.success());
+    if !is_here {
+        return eprintln!("skipped: there is no systemd-analyze");
+    }
+    let dir = TestDir::new().unwrap();
+    let units: Vec<_> = blocks().into_iter().filter(|(kind, _)| *kind == "ini").collect();
+    assert!(!units.is_empty());
+    for (at, (_, unit)) in units.into_iter().enumerate() {
+        // The program need not be installed where the test runs.
+        let unit = unit.replace("/usr/bin/certsource", env!("CARGO_BIN_EXE_certsource"));
+        let path = dir.write(format!("unit-{at}.service"), unit).unwrap();
+        let output =
+            Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        // Of other units of the machine it may say what it likes.
+        let ours: Vec<_> = said.lines().filter(|line| line.contains("unit-")).collect();
+        assert!(output.status.success() && ours.is_empty(), "{said}");
+    }
+}
+
+/// Rules and dashboard ask for what the exporter tells, and for nothing else.
+#[test]
+fn rules_and_dashboard_name_metrics_that_exist() {
+    let dashboard = include_str!("../../../docs/dashboard/certsource.json");
+    let parsed: serde_json::Value = serde_json::from_str(dashboard).unwrap();
+    assert!(parsed["panels"].as_array().unwrap().len() > 8);
+    let rules = include_str!("../../../docs/alerts/certsource.rules.yml");
+    let rules: String = rules
+        .lines()
+        .filter(|line| !line.contains("description:") && !line.contains('#'))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let told = include_str!("../src/exporter/text.rs");
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut seen = 0;
+    for text in [dashboard, &rules] {
+        for word in text
+            .split(|c| !is_name(c))
+            .filter(|word| word.starts_with("x509_") || word.starts_with("certsource_"))
+        {
+            assert!(told.contains(&format!("\"{word}\"")), "nothing tells {word}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 30, "{seen}");
 }

@@ -128,6 +128,17 @@ impl Client {
         reloaded.unwrap_or_else(|| Err(Error::new(Reason::Io, "the client's thread is gone")))
     }
 
+    /// Ends every overlap, and reads the source now: see [`crate::Client::withdraw_now`].
+    ///
+    /// # Errors
+    /// Why the source could not be followed, or that this is async code.
+    pub fn withdraw_now(&self) -> Result<Arc<Generation>, Error> {
+        context::check().map_err(|error| Error::new(Reason::Unsupported, error.to_string()))?;
+        let client = self.inner.clone();
+        let withdrawn = self.runtime.wait(async move { client.withdraw_now().await });
+        withdrawn.unwrap_or_else(|| Err(Error::new(Reason::Io, "the client's thread is gone")))
+    }
+
     /// See [`crate::Client::certificates`].
     pub fn certificates(&self) -> Vec<(Role, Certificate)> {
         self.inner.certificates()

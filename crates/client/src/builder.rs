@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use certsource::machine::{Candidate, Policy};
 use certsource::{Error, Files, Material, Reason, Source};
-use certsource_reload::{Event, Failure, Hub, Reload, Reloader};
+use certsource_reload::{Event, Expiring, Failure, Hub, Reload, Reloader, Threshold};
 use certsource_rustls::{ClientTls, Probe, Revocation, TlsGate};
 use http::HeaderMap;
 use reqwest::Url;
@@ -193,6 +193,24 @@ impl Builder {
     /// Calls this for every event. See [`Builder::on_reload`].
     pub fn on_event(self, hook: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.step(|builder| builder.on_event(hook))
+    }
+
+    /// Calls this when a certificate in use passes one of these thresholds: so long before its end, or so much of its
+    /// lifetime used. Time alone brings it: see [`certsource_reload::Builder::on_expiry`], and [`Builder::on_reload`] for
+    /// how hooks run.
+    pub fn on_expiry<T: Into<Threshold>>(
+        self,
+        thresholds: impl IntoIterator<Item = T>,
+        hook: impl Fn(&Expiring) + Send + Sync + 'static,
+    ) -> Self {
+        let thresholds: Vec<Threshold> = thresholds.into_iter().map(Into::into).collect();
+        self.step(|builder| builder.on_expiry(thresholds, hook))
+    }
+
+    /// Goes on trusting what was withdrawn for so long, for servers that are slow to change. Off by default, and ended by
+    /// [`Client::withdraw_now`]: see [`certsource_reload::Builder::overlap`].
+    pub fn overlap(self, overlap: Duration) -> Self {
+        self.step(move |builder| builder.overlap(overlap))
     }
 
     /// Uses this crypto provider. Nothing is installed for the process.

@@ -145,10 +145,29 @@ impl Client {
     /// Dropping the future loses nothing; the read goes on.
     pub async fn reload(&self) -> Result<Arc<Generation>, Error> {
         let generation = self.reloader().reload().await?;
+        self.drained(&generation).await;
+        Ok(generation)
+    }
+
+    /// Ends every overlap (see [`Builder::overlap`]), and reads the source now. When it returns `Ok`, nothing is trusted
+    /// that the source does not hold, and every request uses that generation, as after [`Client::reload`].
+    ///
+    /// # Errors
+    /// Why the source could not be followed. What overlapped is gone all the same, for requests that begin later.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing; the withdrawal goes on.
+    pub async fn withdraw_now(&self) -> Result<Arc<Generation>, Error> {
+        let generation = self.reloader().withdraw_now().await?;
+        self.drained(&generation).await;
+        Ok(generation)
+    }
+
+    /// Waits until no request is left that an older generation's connection may still take.
+    async fn drained(&self, generation: &Generation) {
         if self.inner.factory.retire == crate::Retire::Strict {
             self.inner.lanes.drain_before(generation.number()).await;
         }
-        Ok(generation)
     }
 
     /// The reloader that this client follows: for more values of the same source, to wait for generations, or to

@@ -130,9 +130,10 @@ impl Reactive {
         }
         last.tokens = last.tokens.saturating_sub(1);
         last.count += 1;
-        last.began = Some(Instant::now());
-        last.error = None;
-        last.error = reloader.reload().await.err();
+        let began = Instant::now();
+        let error = reloader.reload().await.err();
+        // Not before: one that was given up on the way found nothing that others could share.
+        (last.began, last.error) = (Some(began), error);
         #[cfg(feature = "metrics")]
         {
             let result = if reloader.current().number() > used { "newer" } else { "nothing_new" };

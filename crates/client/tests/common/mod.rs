@@ -48,6 +48,8 @@ pub struct Seen {
     /// Counts the connections of this server.
     pub connection: usize,
     pub is_resumed: bool,
+    /// The name that the client asked for in its handshake.
+    pub name: Option<String>,
     /// The client's leaf certificate.
     pub client: Option<CertificateDer<'static>>,
 }
@@ -295,6 +297,7 @@ impl Shared {
         let client = tls.peer_certificates().and_then(|chain| chain.first().cloned());
         // Who speaks HTTP/2 speaks first, as real servers do: a server that must find out waits for the client.
         let is_http2 = tls.alpn_protocol() == Some(b"h2");
+        let name = tls.server_name().map(str::to_owned);
         let is_resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
         let shared = Arc::clone(&self);
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
@@ -305,6 +308,7 @@ impl Shared {
                 version: request.version(),
                 connection,
                 is_resumed,
+                name: name.clone(),
                 client: client.clone(),
             });
             let answer = (shared.handler)(request);

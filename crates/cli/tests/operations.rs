@@ -218,4 +218,9 @@ fn rules_and_dashboard_name_metrics_that_exist() {
         }
     }
     assert!(seen > 30, "{seen}");
+    // And each that is told is explained.
+    for word in told.split('"').filter(|word| word.starts_with("x509_") || word.starts_with("certsource_")) {
+        let name = word.split(|c| !is_name(c)).next().unwrap();
+        assert!(TEXT.contains(&format!("`{name}`")), "{name} is not explained");
+    }
 }

@@ -293,6 +293,7 @@ impl Files {
 
     fn with(mut self, role: Role, path: PathBuf) -> Self {
         if !self.wanted.iter().any(|wanted| wanted.role == role && wanted.path == path) {
+            self.wanted.reserve_exact(1);
             self.wanted.push(Wanted { role, path });
         }
         self

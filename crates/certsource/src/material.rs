@@ -167,7 +167,8 @@ pub struct Identity {
 impl Identity {
     fn assemble(found: FoundIdentity) -> Result<Self, Error> {
         let FoundIdentity { chain, key, key_origin } = found;
-        let chain = chain.into_iter().map(Certificate::parse).collect::<Result<Vec<_>, _>>()?;
+        let mut chain = chain.into_iter().map(Certificate::parse).collect::<Result<Vec<_>, _>>()?;
+        chain.shrink_to_fit();
         let Some(leaf) = chain.first() else {
             return Err(Error::new(Reason::Empty, "the identity holds no certificate").of(key_origin));
         };
@@ -313,7 +314,10 @@ impl Parts {
         let Self { trust, identity, crls, warnings, single_file } = self;
         let trust = assemble_part(trust, |found| {
             non_empty(&found, "the trust bundle holds no certificate; it never means \"trust nobody\"")?;
-            found.into_iter().map(Certificate::parse).collect::<Result<Vec<_>, _>>()
+            let mut anchors = found.into_iter().map(Certificate::parse).collect::<Result<Vec<_>, _>>()?;
+            // Collected in place, in the room of what was found, which is eight times as large.
+            anchors.shrink_to_fit();
+            Ok(anchors)
         });
         let crls = assemble_part(crls, |found| {
             non_empty(

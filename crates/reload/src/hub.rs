@@ -3,7 +3,7 @@
 //!
 //! What is not here: what a source's step does. That is [`crate::reloader`]'s `Entry::drive`.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +11,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::times::Times;
 use crate::reloader::{Entry, Overdue};
+
+mod times;
 
 /// I/O threads at the most, without those that are slow.
 const MAX_THREADS: usize = 64;
@@ -105,7 +108,7 @@ impl Hub {
         let mut state = self.0.shared.lock();
         let next = state.entries.remove(&id).and_then(|slot| slot.next);
         if let Some(next) = next {
-            state.times.remove(&(next, id));
+            state.times.remove(next, id);
         }
     }
 
@@ -134,7 +137,7 @@ impl Hub {
         state.last_id += 1;
         let id = state.last_id;
         state.later.insert(id, Box::new(task));
-        state.times.insert((moment, id));
+        state.times.insert(moment, id);
         self.0.shared.tell_keeper(&state, moment);
     }
 
@@ -173,7 +176,7 @@ struct State {
     entries: HashMap<u64, Slot, BuildHasherDefault<Numbers>>,
     /// What the I/O threads are at.
     running: Vec<Running>,
-    times: BTreeSet<(Instant, u64)>,
+    times: Times,
     later: HashMap<u64, Task, BuildHasherDefault<Numbers>>,
     queue: VecDeque<Job>,
     /// When the queue last stopped being empty.
@@ -336,14 +339,11 @@ impl Shared {
         let mut state = self.lock();
         while !state.over {
             let now = Instant::now();
-            if now
-                .checked_sub(LATE)
-                .is_some_and(|late| state.times.first().is_some_and(|(at, _)| *at <= late))
-            {
+            if now.checked_sub(LATE).is_some_and(|late| state.times.first().is_some_and(|at| at <= late)) {
                 state.queue_due(now);
             }
             self.find_overdue(&mut state, now);
-            let due = state.times.first().map(|(at, _)| *at + LATE);
+            let due = state.times.first().map(|at| at + LATE);
             let check = state.running.iter().filter_map(|job| job.check).min();
             let mut until = [due, check].into_iter().flatten().min();
             if !state.queue.is_empty() {
@@ -432,7 +432,7 @@ impl Shared {
                     slot.run = Run::Running;
                     let (entry, turn, check) = (slot.entry.clone(), slot.turn, now + slot.deadline);
                     if let Some(next) = slot.next.take() {
-                        state.times.remove(&(next, id));
+                        state.times.remove(next, id);
                     }
                     let job = self.begin(&mut state, now, Some((id, turn)), Some(check));
                     drop(state);
@@ -459,7 +459,7 @@ impl Shared {
         state.last_job += 1;
         state.running.push(Running { job: state.last_job, since, of, check });
         // If this one hangs, nobody may be left who keeps the time.
-        let due = state.times.first().filter(|_| state.keeper.is_none()).map(|(at, _)| *at + LATE);
+        let due = state.times.first().filter(|_| state.keeper.is_none()).map(|at| at + LATE);
         if let Some(moment) = [check, due].into_iter().flatten().min() {
             self.tell_guard(state, moment);
         }
@@ -472,7 +472,7 @@ impl Shared {
         state.idle += 1;
         let is_keeper = state.keeper.is_none();
         let (mut state, timed_out) = if is_keeper {
-            let until = state.times.first().map(|(at, _)| *at);
+            let until = state.times.first();
             state.keeper = Some(Keeper { until });
             wait(&self.keep, state, until)
         } else {
@@ -493,7 +493,7 @@ impl Shared {
         } else if let Some(next) = next {
             let next = on_grid(self.zero, next);
             slot.next = Some(next);
-            state.times.insert((next, id));
+            state.times.insert(next, id);
             if state.keeper.is_some() {
                 self.tell_keeper(state, next);
             }
@@ -509,8 +509,7 @@ impl State {
     /// Queues what is due. Returns whether there was anything.
     fn queue_due(&mut self, now: Instant) -> bool {
         let before = self.queue.len();
-        while let Some(&(at, id)) = self.times.first().filter(|(at, _)| *at <= now) {
-            self.times.remove(&(at, id));
+        for id in std::iter::from_fn(|| self.times.take_due(now)).flatten() {
             if let Some(slot) = self.entries.get_mut(&id) {
                 slot.next = None;
                 if slot.queue_up() {

@@ -122,7 +122,7 @@ impl Reloader {
 
     /// The served generation as something to wait on: the newest one always, never a backlog.
     pub fn watch(&self) -> Generations {
-        Generations { numbers: self.entry.numbers.subscribe(), entry: Arc::downgrade(&self.entry) }
+        Generations { numbers: self.entry.watch(), entry: Arc::downgrade(&self.entry) }
     }
 
     /// The state at one glance.

@@ -72,8 +72,9 @@ impl Mtime {
     fn take(&mut self, fs: &dyn Fs, paths: &[PathBuf]) {
         // The link first: if it moves while the files are looked at, the next look says so.
         self.link = DataLink::find(fs, paths);
-        self.entries.clear();
-        self.entries.extend(paths.iter().map(|path| Entry { path: path.clone(), seen: Seen::at(fs, path) }));
+        // Made anew with no room to spare: many sources have one file.
+        self.entries =
+            Vec::from_iter(paths.iter().map(|path| Entry { path: path.clone(), seen: Seen::at(fs, path) }));
         if !paths.iter().all(|path| is_local(fs, path)) {
             self.digests.get_or_insert_default();
         } else {

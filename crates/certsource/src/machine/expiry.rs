@@ -1,6 +1,6 @@
 //! What time alone does to the served material: certificates that near their end, and an identity that is past it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock::Now;
@@ -43,7 +43,7 @@ impl Threshold {
 #[derive(Default)]
 pub(super) struct Expiry {
     /// Certificate and number of the threshold.
-    told: HashSet<(Fingerprint, usize)>,
+    told: BTreeSet<(Fingerprint, usize)>,
     /// The next moment at which a threshold is passed; found when something was published or told.
     next: Option<SystemTime>,
     /// The end of the served identity; `None` once that is told.

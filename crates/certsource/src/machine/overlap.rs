@@ -1,7 +1,7 @@
 //! What was withdrawn and how it is dealt with: anchors that go on being trusted for a while, where that was asked for,
 //! and steps back.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,9 +20,9 @@ const MANY: usize = 4096;
 pub(super) struct Withdrawn {
     /// Withdrawn from the source, and until when they are trusted all the same. Kept when that is over, and when they
     /// come back: so nothing prolongs it.
-    until: HashMap<Fingerprint, Instant>,
+    until: BTreeMap<Fingerprint, Instant>,
     /// Not served any more.
-    gone: HashMap<Fingerprint, Instant>,
+    gone: BTreeMap<Fingerprint, Instant>,
     /// Until this demand is concluded, nothing is kept.
     strict: u64,
     /// Ending an overlap may fail; it is tried again, but not at once.

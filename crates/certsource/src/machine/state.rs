@@ -273,7 +273,12 @@ impl Machine {
 
     /// Takes the next thing to tell.
     pub fn tell(&mut self) -> Option<Told> {
-        self.told.pop_front()
+        let told = self.told.pop_front();
+        if self.told.is_empty() {
+            // Seldom needed, and there are many machines.
+            self.told = VecDeque::new();
+        }
+        told
     }
 
     /// The material of the served generation and its number.

@@ -30,7 +30,8 @@ pub(crate) struct Entry {
     pub(super) origin: Origin,
     /// Made by the first who subscribes: it holds room for the whole backlog.
     events: OnceLock<broadcast::Sender<Event>>,
-    pub(super) numbers: watch::Sender<u64>,
+    /// Made by the first who watches.
+    numbers: OnceLock<watch::Sender<u64>>,
     current: ArcSwapOption<Generation>,
     machine: Mutex<Machine>,
     /// Away while a thread works with it.
@@ -91,7 +92,7 @@ impl Entry {
         Arc::new(Self {
             deadline: machine.policy().deadline,
             events: OnceLock::new(),
-            numbers: watch::Sender::new(0),
+            numbers: OnceLock::new(),
             current: ArcSwapOption::empty(),
             machine: Mutex::new(machine),
             source: Mutex::new(Some(source)),
@@ -131,6 +132,11 @@ impl Entry {
 
     pub(super) fn subscribe(&self) -> Events {
         Events(self.events.get_or_init(|| broadcast::Sender::new(BACKLOG)).subscribe())
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<u64> {
+        let current = || self.current().map_or(0, |generation| generation.number());
+        self.numbers.get_or_init(|| watch::Sender::new(current())).subscribe()
     }
 
     pub(super) fn current(&self) -> Option<Arc<Generation>> {

@@ -144,7 +144,11 @@ impl Entry {
 
     /// The signals come when everything is replaced.
     fn announce(&self, previous: Option<Arc<Generation>>, reload: Reload) {
-        self.numbers.send_replace(reload.generation.number());
+        if let Some(numbers) = self.numbers.get() {
+            let new = reload.generation.number();
+            // Who began to watch since it became current has seen it.
+            numbers.send_if_modified(|number| std::mem::replace(number, new) != new);
+        }
         match previous {
             None => self.emit(EventKind::Loaded(reload)),
             Some(previous) => {

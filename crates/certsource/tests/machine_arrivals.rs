@@ -121,3 +121,30 @@ fn a_look_that_was_asked_for_is_made_although_watches_are_armed() {
     world.pass(SEC + 10 * MS);
     assert_eq!(world.count(), [1, 0]);
 }
+
+/// As when the thread that follows the source was stalled for seconds between a look and the one that confirms it.
+#[test]
+fn a_recheck_between_a_look_and_its_confirmation_costs_nothing_unless_the_content_is_another() {
+    let cas = [Ca::new("one"), Ca::new("two"), Ca::new("three")];
+    for arrival in [Arrival::Swapped, Arrival::Renamed] {
+        let mut world = World::new(trust(&[&cas[0]]));
+        world.told();
+        world.change(arrival, trust(&[&cas[1]]));
+        world.script.0.lock().unwrap().looks.push(Look::Changed(Arrival::Recheck));
+        world.driver.wake(world.now);
+        world.pass(10 * MS);
+        assert_eq!(world.told(), ["generation 2"], "{arrival:?}");
+        // Another content at that read: nobody knows how it came.
+        let reads = std::sync::atomic::AtomicUsize::new(0);
+        let (first, then) = (trust(&[&cas[2]]), trust(&[&cas[0]]));
+        world.change(arrival, move || {
+            if reads.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 { first() } else { then() }
+        });
+        world.script.0.lock().unwrap().looks.push(Look::Changed(Arrival::Recheck));
+        world.driver.wake(world.now);
+        world.pass(SEC - 10 * MS);
+        assert_eq!(world.told(), none(), "{arrival:?}");
+        world.pass(10 * MS);
+        assert_eq!(world.told()[0], "generation 3", "{arrival:?}");
+    }
+}

@@ -26,6 +26,7 @@ pub const BEGIN: u64 = 1_800_000_000;
 /// Error numbers of Linux, as far as they are used here.
 pub mod errno {
     #![allow(missing_docs, reason = "the names are those of errno(3)")]
+    pub const EPERM: i32 = 1;
     pub const ENOENT: i32 = 2;
     pub const EIO: i32 = 5;
     pub const EACCES: i32 = 13;

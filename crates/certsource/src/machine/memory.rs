@@ -150,6 +150,8 @@ impl Pace {
 pub(super) fn merge(before: Option<Arrival>, new: Arrival) -> Arrival {
     match (before, new) {
         (None, new) | (_, new @ Arrival::Swapped) => new,
+        // Nothing moved; whether the content is still the same is seen when it is read.
+        (Some(before), Arrival::Recheck) => before,
         (Some(Arrival::Unannounced), new) if new != Arrival::Unannounced => new,
         (Some(Arrival::Closed | Arrival::Renamed), Arrival::Unannounced) => Arrival::Unannounced,
         (Some(Arrival::Renamed), Arrival::Renamed) => Arrival::Renamed,

@@ -45,6 +45,8 @@ pub struct Machine {
     unconfirmed: Option<Unconfirmed>,
     /// A look said so, and no read has followed yet.
     moved: bool,
+    /// A look had the content read once more; if it is another by then, nothing is known of how it came.
+    rechecks: bool,
     pub(super) current: Option<Current>,
     pub(super) expiry: Expiry,
     pub(super) withdrawn: Withdrawn,
@@ -81,6 +83,7 @@ impl Machine {
             settling: None,
             unconfirmed: None,
             moved: false,
+            rechecks: false,
             current: None,
             expiry: Expiry::default(),
             withdrawn: Withdrawn::default(),
@@ -165,6 +168,7 @@ impl Machine {
         if let Look::Changed(arrival) = look {
             self.arrival = Some(merge(self.arrival, arrival));
             self.moved |= arrival != Arrival::Recheck;
+            self.rechecks |= arrival == Arrival::Recheck;
             self.must_read = true;
         }
         let held = self.trouble.as_ref().and_then(|trouble| trouble.withdrawal.as_ref()).map(|held| held.due);
@@ -311,6 +315,11 @@ impl Machine {
     /// A whole read: nothing new, or a candidate that must settle, or one that is ready for the gates.
     fn consider(&mut self, began: Now, now: Now, material: Arc<Material>) {
         let content = material.content_id();
+        let is_known = self.unconfirmed.as_ref().is_some_and(|before| before.content == content)
+            || self.settling.as_ref().is_some_and(|before| before.content == Some(content));
+        if std::mem::take(&mut self.rechecks) && !is_known {
+            self.arrival = Some(Arrival::Unknown);
+        }
         if let Some(current) = &self.current {
             if current.content == content {
                 return self.unchanged(now);
@@ -423,6 +432,7 @@ impl Machine {
         self.settling = None;
         self.unconfirmed = None;
         self.moved = false;
+        self.rechecks = false;
         self.arrival = None;
         // A demand that came after the read began still wants one.
         self.must_read = self.demands > self.covering;

@@ -110,6 +110,9 @@ impl Disk {
             }
             Call::Write { fd, bytes } => {
                 let held = self.held(*fd)?;
+                if bytes.bytes().is_empty() {
+                    return Ok(events);
+                }
                 self.change(held.key, |blob| blob.with(held.offset, bytes.bytes()));
                 let ours = self.descriptors.get_mut(fd).expect("it is held");
                 ours.offset += bytes.bytes().len();
@@ -137,6 +140,9 @@ impl Disk {
             Call::Truncate { path, size } => {
                 let at = self.walk(self.root, path, true)?;
                 let key = at.found.ok_or(errno::ENOENT)?;
+                if matches!(self.inodes[&key].body, Body::Dir(_)) {
+                    return Err(errno::EISDIR);
+                }
                 self.change(key, |blob| Blob::new(&blob.bytes()[..(*size).min(blob.bytes().len())]));
                 tell(&mut events, at.dir, &at.name, Happening::Modified);
             }
@@ -154,6 +160,9 @@ impl Disk {
             Call::Link(from, to) => {
                 let key = self.walk(self.root, from, false)?.found.ok_or(errno::ENOENT)?;
                 let at = self.new_name(to)?;
+                if matches!(self.inodes[&key].body, Body::Dir(_)) {
+                    return Err(errno::EPERM);
+                }
                 let now = self.stamp();
                 let inode = self.inode(key);
                 (inode.links, inode.changed) = (inode.links + 1, now);
@@ -206,7 +215,8 @@ impl Disk {
 
     fn open(&mut self, fd: u32, path: &Path, flags: [bool; 4], events: &mut Events) -> Result<(), i32> {
         let [create, exclusive, truncate, append] = flags;
-        let at = self.walk(self.root, path, true)?;
+        // With O_EXCL a link at the end is not followed, whatever it points to (open(2)).
+        let at = self.walk(self.root, path, !exclusive)?;
         let key = match at.found {
             Some(_) if exclusive => return Err(errno::EEXIST),
             Some(key) => key,
@@ -239,6 +249,9 @@ impl Disk {
         if to.found == Some(key) {
             return Ok(());
         }
+        if is_dir && self.is_within(to.dir, key) {
+            return Err(errno::EINVAL);
+        }
         if let Some(over) = to.found {
             match (&self.inodes[&over].body, is_dir) {
                 (Body::Dir(entries), true) if entries.is_empty() => {}
@@ -267,6 +280,22 @@ impl Disk {
             events.push(RawEvent { dir: key, name: None, kind: Happening::Removed });
         }
         Ok(())
+    }
+
+    /// Whether a directory is this one or somewhere below it.
+    fn is_within(&self, dir: Key, above: Key) -> bool {
+        let below = |at: &Key| match &self.inodes[at].body {
+            Body::Dir(entries) => entries.values().copied().collect::<Vec<_>>(),
+            _ => Vec::new(),
+        };
+        let mut todo = vec![above];
+        while let Some(at) = todo.pop() {
+            if at == dir {
+                return true;
+            }
+            todo.extend(below(&at));
+        }
+        false
     }
 
     fn make(&mut self, path: &Path, body: Body, mode: u32, events: &mut Events) -> Result<(), i32> {

@@ -26,6 +26,9 @@ impl Disk {
                 return Ok(Walked { dir, name: OsString::new(), found: Some(dir) });
             };
             if name == ".." {
+                if !matches!(self.inodes.get(&dir).map(|inode| &inode.body), Some(Body::Dir(_))) {
+                    return Err(errno::ENOTDIR);
+                }
                 if stack.len() > 1 {
                     stack.pop();
                 }

@@ -130,11 +130,13 @@ impl Real {
     }
 }
 
+/// Kind, permissions, and of a file its size and its links.
+type Attributes = (Kind, u32, Option<(u64, u64)>);
+
 /// What a reader sees of one path.
 #[derive(Clone, Debug, PartialEq)]
 struct View {
-    /// Kind, permissions, and of a file its size and its links.
-    meta: Result<(Kind, u32, Option<(u64, u64)>), Option<i32>>,
+    meta: Result<Attributes, Option<i32>>,
     link: Result<OsString, Option<i32>>,
     content: Option<Vec<u8>>,
     names: Option<Vec<OsString>>,
@@ -164,14 +166,17 @@ fn view(fs: &dyn Fs, path: &Path) -> View {
     View { meta, link, content, names }
 }
 
+/// Device and inode, and when it was modified and changed.
+type Stamps = ((u64, u64), Stamp, Stamp);
+
 /// Which inode a path leads to and its time stamps.
-fn stamps(fs: &dyn Fs, path: &Path) -> Option<((u64, u64), Stamp, Stamp)> {
+fn stamps(fs: &dyn Fs, path: &Path) -> Option<Stamps> {
     let meta = fs.metadata(path).ok()?;
     Some(((meta.device, meta.inode), meta.modified, meta.changed))
 }
 
 /// Which of the paths lead to the same inode, as the number of the first that does.
-fn partition(seen: &[Option<((u64, u64), Stamp, Stamp)>]) -> Vec<Option<usize>> {
+fn partition(seen: &[Option<Stamps>]) -> Vec<Option<usize>> {
     let first = |inode: (u64, u64)| seen.iter().position(|other| other.is_some_and(|other| other.0 == inode));
     seen.iter().map(|one| one.and_then(|one| first(one.0))).collect()
 }

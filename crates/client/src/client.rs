@@ -102,7 +102,9 @@ impl Client {
     /// As reqwest's `execute`.
     ///
     /// # Cancel safety
-    /// Dropping the future gives the request up. The server may have seen it.
+    /// Dropping the future gives the request up, at any step: while a connection is made, while a look is waited for (the
+    /// next one that needs it gets one), while it is sent again. The server may have seen it. It holds up no rotation, and
+    /// no connection of an older generation takes it later.
     pub fn execute(
         &self,
         request: Request,

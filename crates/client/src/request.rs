@@ -104,7 +104,7 @@ impl RequestBuilder {
     /// As reqwest's `send`.
     ///
     /// # Cancel safety
-    /// Dropping the future gives the request up. The server may have seen it.
+    /// As [`Client::execute`].
     pub async fn send(self) -> Result<Response, reqwest::Error> {
         let request = self.inner.build()?;
         self.client.execute(request).await

@@ -1,15 +1,19 @@
 //! Random histories of several writers, faults and clocks, against a model of a few lines. The properties are the
 //! design's invariants, by number. `CERTSOURCE_SIM_CASES` sets the number of cases.
-#![allow(clippy::unwrap_used, reason = "only tests live here")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "only tests live here")]
 
 mod common;
 
+use certsource::Error;
+use certsource::clock::Now;
+use certsource::fs::{Fs, Stamp};
+use certsource::source::{Arrival, Detector, Look};
 use certsource_sim::engine::Strategy;
 use certsource_sim::watches::Fate;
-use common::world::{Act, Delay, Doing, Layout, Plan, run};
+use common::world::{Act, Delay, Doing, Layout, Plan, run, run_with};
 use proptest::prelude::{Just, any, prop_assert, prop_oneof, proptest};
-use proptest::strategy::Strategy as Strategy_;
-use proptest::test_runner::{Config, FileFailurePersistence};
+use proptest::strategy::{Strategy as Strategy_, ValueTree as _};
+use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 
 fn config() -> Config {
     let cases =
@@ -85,4 +89,40 @@ proptest! {
         let log = run(&plan);
         prop_assert!(log.broken.is_none(), "{}\n{}", log.broken.as_deref().unwrap_or_default(), log.lines.join("\n"));
     }
+}
+
+/// What people write by hand: a file is new when its modification time is later, and what is new is taken as it is.
+#[derive(Default)]
+struct Naive(Option<Stamp>);
+
+impl Detector for Naive {
+    fn look(&mut self, fs: &dyn Fs, paths: &[std::path::PathBuf], _: Now) -> Result<Look, Error> {
+        let latest = paths.iter().filter_map(|path| Some(fs.metadata(path).ok()?.modified)).max();
+        if latest.map(|at| (at.secs, at.nanos)) > self.0.map(|at| (at.secs, at.nanos)) {
+            self.0 = latest;
+            return Ok(Look::Changed(Arrival::Swapped));
+        }
+        Ok(Look::Same)
+    }
+}
+
+/// The negative control: the same histories and the same properties find the faults of a naive detector. Its content is
+/// parsed and its pairs are checked by the library all the same, so these are the faults that parsing can not hide.
+#[test]
+fn the_same_properties_find_the_faults_of_a_naive_detector() {
+    let mut runner = TestRunner::deterministic();
+    let mut found = std::collections::BTreeMap::<String, (usize, String)>::new();
+    for _ in 0..256 {
+        let plan = plan().new_tree(&mut runner).unwrap().current();
+        if let Some(broken) = run_with(&plan, |files| files.detect(Naive::default())).broken {
+            let number = broken.split(':').next().unwrap().to_owned();
+            found.entry(number).or_insert((0, broken)).0 += 1;
+        }
+    }
+    for (count, example) in found.values() {
+        println!("naive: {count} of 256 histories: {example}");
+    }
+    let count = |number: &str| found.get(number).map_or(0, |(count, _)| *count);
+    assert!(count("5") > 0, "content that is never served: {found:?}");
+    assert!(count("6") > 0, "content that nobody meant: {found:?}");
 }

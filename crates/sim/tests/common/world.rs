@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use certsource::Driver;
 use certsource::detect::{Mtime, Notify, Sha256};
 use certsource::fs::Stamp;
 use certsource::machine::{Policy, Told};
 use certsource::source::{Alarm, Wake};
+use certsource::{Driver, Files};
 use certsource_sim::case::{Case, create, overwrite, replace};
 use certsource_sim::disk::{Access, BEGIN, Blob, Call, Disk, Fault, RawEvent, Traits, begin, errno};
 use certsource_sim::engine::{Strategy, tag};
@@ -190,6 +190,15 @@ impl Director for AtAccess {
 
 /// Performs a history.
 pub(crate) fn run(plan: &Plan) -> Log {
+    run_with(plan, |files| match plan.strategy {
+        Strategy::Mtime => files.detect(Mtime::new()),
+        Strategy::Sha256 => files.detect(Sha256::new()),
+        Strategy::Notify => files.detect(Notify::new()),
+    })
+}
+
+/// Performs a history with another detector.
+pub(crate) fn run_with(plan: &Plan, detect: impl FnOnce(Files) -> Files) -> Log {
     let mut policy = Policy::default();
     policy.jitter = 0.0;
     let case = start(plan.layout);
@@ -219,12 +228,7 @@ pub(crate) fn run(plan: &Plan) -> Log {
         sim.visible.push(Visible { from: Duration::ZERO, to: Duration::MAX, content, tag, is_meant: true });
     }
     fs.set_director(Some(Box::new(AtAccess(Arc::clone(&sim)))));
-    let files = case.spec.files(&fs);
-    let files = match plan.strategy {
-        Strategy::Mtime => files.detect(Mtime::new()),
-        Strategy::Sha256 => files.detect(Sha256::new()),
-        Strategy::Notify => files.detect(Notify::new()),
-    };
+    let files = detect(case.spec.files(&fs));
     let woken = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&woken);
     let wake = Wake::new(move || flag.store(true, Ordering::Relaxed));
@@ -242,7 +246,7 @@ struct History<'a> {
     policy: Policy,
     fs: SimFs,
     sim: Arc<Mutex<Sim>>,
-    driver: Driver<certsource::Files>,
+    driver: Driver<Files>,
     woken: Arc<AtomicBool>,
     served: Option<(u64, u64)>,
     last_publication: Duration,

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use certsource::Files;
 use certsource_bench::rounds::{Pair, in_turns};
-use certsource_bench::row::Row;
+use certsource_bench::row::{Row, time};
+use certsource_bench::usage::thread_cpu;
 use certsource_hyper::{Connector, Error, Follow, TlsListener, serve};
 use certsource_reload::Reloader;
 use certsource_rustls::{ClientTls, ServerTls};
@@ -53,7 +54,7 @@ impl<B> Service<Request<B>> for Two {
 
 /// Both servers, on a thread of their own, and a client's config.
 struct Rig {
-    _servers: Runtime,
+    servers: Runtime,
     _files: KubeletDir,
     reloader: Reloader,
     client: Arc<ClientConfig>,
@@ -81,7 +82,7 @@ impl Rig {
             tokio::spawn(accept(listener, TlsAcceptor::from(config)));
             (ours, bare)
         });
-        Self { _servers: servers, _files: files, reloader, client, ours, bare }
+        Self { servers, _files: files, reloader, client, ours, bare }
     }
 }
 
@@ -117,19 +118,32 @@ async fn ask(sender: &mut SendRequest<Empty<Bytes>>) {
     assert_eq!(response.into_body().collect().await.expect("a body").to_bytes().len(), 2);
 }
 
-/// How often it can be done in a second.
-fn rate<F: Future<Output = ()>>(runtime: &Runtime, mut once: impl FnMut() -> F) -> f64 {
-    runtime.block_on(async {
-        let (start, mut count) = (Instant::now(), 0_u32);
-        while start.elapsed() < SLICE {
-            once().await;
-            count += 1;
-        }
-        f64::from(count) / start.elapsed().as_secs_f64()
-    })
+/// How often it was done in a second, and what a time cost: CPU of the thread that is asked about, in nanoseconds.
+#[derive(Clone, Copy)]
+struct Slice {
+    rate: f64,
+    cost: f64,
 }
 
-fn row(id: &'static str, what: &str, pair: &Pair, least: f64) -> Row {
+/// Does it again and again for a slice of time.
+fn slice(cpu: impl Fn() -> u64, go: impl FnOnce(Instant) -> u32) -> Slice {
+    let (start, before) = (Instant::now(), cpu());
+    let count = f64::from(go(start));
+    Slice { rate: count / start.elapsed().as_secs_f64(), cost: (cpu() - before) as f64 / count }
+}
+
+/// Both in turns: rates, and costs.
+fn beside(mut ours: impl FnMut() -> Slice, mut bare: impl FnMut() -> Slice) -> (Pair, Pair) {
+    let costs = (std::cell::RefCell::new(Vec::new()), std::cell::RefCell::new(Vec::new()));
+    let note = |to: &std::cell::RefCell<Vec<f64>>, slice: Slice| {
+        to.borrow_mut().push(slice.cost);
+        slice.rate
+    };
+    let rates = in_turns(ROUNDS, || note(&costs.0, ours()), || note(&costs.1, bare()));
+    (rates, Pair::new(costs.0.into_inner(), costs.1.into_inner()))
+}
+
+fn row(id: &'static str, what: &str, whose: &str, (pair, costs): &(Pair, Pair), least: f64) -> Row {
     Row {
         id,
         what: what.to_owned(),
@@ -138,45 +152,59 @@ fn row(id: &'static str, what: &str, pair: &Pair, least: f64) -> Row {
         result: format!("{} ×", pair.ratio_text()),
         bar: format!("≥ {least} ×"),
         is_met: pair.ratio.median() >= least,
-        note: "one after the other; the server has a thread of its own".to_owned(),
+        note: format!(
+            "CPU of the {whose}'s thread: {} and {} each, {} ×",
+            time(costs.ours.median()),
+            time(costs.bare.median()),
+            costs.ratio_text()
+        ),
     }
 }
 
 /// Handshakes, and requests on a connection that is open.
 pub(crate) fn listener() -> Vec<Row> {
     let (rig, runtime) = (Rig::new(), runtime());
+    // Its only worker tells what it has used.
+    let cpu = || {
+        rig.servers.block_on(async { tokio::spawn(async { thread_cpu() }).await }).expect("the worker lives")
+    };
     let dial = |to| {
-        let client = Arc::clone(&rig.client);
-        rate(&runtime, move || {
-            let client = Arc::clone(&client);
-            async move { ask(&mut connect(&client, to).await).await }
+        slice(cpu, |start| {
+            runtime.block_on(async {
+                let mut count = 0;
+                while start.elapsed() < SLICE {
+                    ask(&mut connect(&rig.client, to).await).await;
+                    count += 1;
+                }
+                count
+            })
         })
     };
-    let handshakes = in_turns(ROUNDS, || dial(rig.ours), || dial(rig.bare));
-    let open = |to| std::cell::RefCell::new(Some(runtime.block_on(connect(&rig.client, to))));
-    let (ours, bare) = (open(rig.ours), open(rig.bare));
-    let on = |sender: &std::cell::RefCell<Option<SendRequest<Empty<Bytes>>>>| {
-        let mut taken = sender.take().expect("it is put back");
-        let (start, mut count) = (Instant::now(), 0_u32);
-        runtime.block_on(async {
-            while start.elapsed() < SLICE {
-                ask(&mut taken).await;
-                count += 1;
-            }
-        });
-        let rate = f64::from(count) / start.elapsed().as_secs_f64();
-        sender.replace(Some(taken));
-        rate
+    let handshakes = beside(|| dial(rig.ours), || dial(rig.bare));
+    let on = |sender: &mut SendRequest<Empty<Bytes>>| {
+        slice(cpu, |start| {
+            runtime.block_on(async {
+                let mut count = 0;
+                while start.elapsed() < SLICE {
+                    ask(sender).await;
+                    count += 1;
+                }
+                count
+            })
+        })
     };
-    let requests = in_turns(ROUNDS, || on(&ours), || on(&bare));
+    let mut ours = runtime.block_on(connect(&rig.client, rig.ours));
+    let mut bare = runtime.block_on(connect(&rig.client, rig.bare));
+    let requests = beside(|| on(&mut ours), || on(&mut bare));
     vec![
         row(
             "listener-handshakes",
-            "handshakes and a request, our listener beside a bare loop",
+            "handshakes with a request each, our listener beside a bare loop",
+            "server",
             &handshakes,
             0.97,
         ),
-        row("listener-requests", "requests, our server beside a bare loop", &requests, 0.97),
+        row("listener-requests", "requests, our server beside a bare loop", "server", &requests, 0.97),
     ]
 }
 
@@ -246,7 +274,7 @@ impl Service<Request<hyper::body::Incoming>> for Unary {
 /// Unary calls through `Follow`, and by the same channel bare.
 pub(crate) fn follow() -> Vec<Row> {
     let (rig, runtime) = (Rig::new(), runtime());
-    let port = rig._servers.block_on(async {
+    let port = rig.servers.block_on(async {
         let listener = TlsListener::bind("127.0.0.1:0", &rig.reloader).await.expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
         tokio::spawn(serve(listener, Unary).into_future());
@@ -259,25 +287,33 @@ pub(crate) fn follow() -> Vec<Row> {
         connector.derive(move |connector| Ok::<_, Error>(Channel::new(connector, endpoint.clone())));
     let followed = Follow::new(channel.expect("it is built"));
     let bare = followed.current().value().clone();
-    let pair = in_turns(ROUNDS, || calls(&runtime, &followed), || calls(&runtime, &bare));
-    vec![row("follow-unary", "unary calls by tonic, through Follow beside a bare channel", &pair, 0.98)]
+    let pair = beside(|| calls(&runtime, &followed), || calls(&runtime, &bare));
+    vec![row(
+        "follow-unary",
+        "unary calls by tonic, through Follow beside a bare channel",
+        "client",
+        &pair,
+        0.98,
+    )]
 }
 
-fn calls<S>(runtime: &Runtime, channel: &S) -> f64
+fn calls<S>(runtime: &Runtime, channel: &S) -> Slice
 where
     S: tonic::client::GrpcService<tonic::body::Body, Error: std::fmt::Debug> + Clone,
     S::ResponseBody: hyper::body::Body<Data = Bytes> + Send + 'static,
     <S::ResponseBody as hyper::body::Body>::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut grpc = tonic::client::Grpc::new(channel.clone());
-    runtime.block_on(async {
-        let (start, mut count) = (Instant::now(), 0_u32);
-        while start.elapsed() < SLICE {
-            grpc.ready().await.expect("a channel");
-            let path = PathAndQuery::from_static("/bench.Nothing/Unary");
-            grpc.unary(tonic::Request::new(()), path, Nothing).await.expect("no call fails");
-            count += 1;
-        }
-        f64::from(count) / start.elapsed().as_secs_f64()
+    slice(thread_cpu, |start| {
+        runtime.block_on(async {
+            let mut count = 0;
+            while start.elapsed() < SLICE {
+                grpc.ready().await.expect("a channel");
+                let path = PathAndQuery::from_static("/bench.Nothing/Unary");
+                grpc.unary(tonic::Request::new(()), path, Nothing).await.expect("no call fails");
+                count += 1;
+            }
+            count
+        })
     })
 }

@@ -73,5 +73,6 @@ fn a_drain_before_the_retirement_is_found() {
     let mut plan = plan(&[Kind::Queued, Kind::Connecting], 1, false);
     plan.fault = Fault::DrainsFirst;
     let why = finds(plan).expect("it is found");
-    assert!(why.contains("deadlock"), "{why}");
+    // It sleeps for ever, or asks a closed lane for ever, as the interleaving has it.
+    assert!(why.contains("deadlock") || why.contains("max_steps"), "{why}");
 }

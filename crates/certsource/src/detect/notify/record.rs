@@ -148,10 +148,11 @@ impl Inner {
 
     fn matters(&self, directory: &Path, event: &FileEvent) -> bool {
         let Some(path) = &event.path else { return true };
-        if event.kind == FileEventKind::Rescan || path == directory {
+        if event.kind == FileEventKind::Rescan {
             return true;
         }
-        let (Some(names), Some(name)) = (self.way.get(directory), path.file_name()) else { return false };
-        names.matters(name)
+        // Of a directory that the way leads through no more, events may still come: its watch ended, they were late.
+        let Some(names) = self.way.get(directory) else { return false };
+        path == directory || path.file_name().is_some_and(|name| names.matters(name))
     }
 }

@@ -2,8 +2,8 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -48,46 +48,64 @@ impl<S> Layer<S> for Bounce {
     type Service = Bounced<S>;
 
     fn layer(&self, inner: S) -> Bounced<S> {
-        Bounced { inner, retired: self.retired.clone(), made: Arc::clone(&self.made) }
+        let (retired, made) = (self.retired.clone(), Arc::clone(&self.made));
+        Bounced(Arc::new(Shared { inner, retired, made }))
     }
 }
 
 /// A connector with [`Bounce`] around it.
-#[derive(Clone, Debug)]
-pub(crate) struct Bounced<S> {
+///
+/// reqwest and hyper-util clone their connector six times for each request, and only seldom connect. What is inside
+/// costs two allocations each time, so a clone of this one shares it.
+#[derive(Debug)]
+pub(crate) struct Bounced<S>(Arc<Shared<S>>);
+
+#[derive(Debug)]
+struct Shared<S> {
     inner: S,
     retired: Retired,
     made: Arc<Made>,
 }
 
+impl<S> Clone for Bounced<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
 impl<S, R> Service<R> for Bounced<S>
 where
-    S: Service<R, Error = BoxError>,
+    S: Service<R, Error = BoxError> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
+    R: Send + 'static,
 {
     type Response = S::Response;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context)
+    /// The inner connector is asked in [`call`](Self::call): there is a copy of it for each connect.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let connect = self.inner.call(request);
-        let retired = self.retired.replaced();
-        let made = Arc::clone(&self.made);
+        let shared = Arc::clone(&self.0);
+        let mut inner = shared.inner.clone();
         Box::pin(async move {
-            let mut retired = std::pin::pin!(retired);
-            let mut connect = std::pin::pin!(connect);
-            std::future::poll_fn(move |context| {
+            let connect = async {
+                poll_fn(|context| inner.poll_ready(context)).await?;
+                inner.call(request).await
+            };
+            let mut retired = pin!(shared.retired.replaced());
+            let mut connect = pin!(connect);
+            poll_fn(|context| {
                 // First, so that a connection that is ready at the same moment is not used.
                 if retired.as_mut().poll(context).is_ready() {
                     return Poll::Ready(Err(Superseded.into()));
                 }
                 let connected = connect.as_mut().poll(context);
                 if matches!(connected, Poll::Ready(Ok(_))) {
-                    made.one_more();
+                    shared.made.one_more();
                 }
                 connected
             })

@@ -1,4 +1,4 @@
-//! `cargo xtask features`: each feature of each library compiles alone, and none at all does, without a warning.
+//! `cargo xtask features`: each feature of each package compiles alone, and none at all does, without a warning.
 //! Tests of feature sets are in the table of `cargo xtask test`.
 
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::judge::Judge;
 use crate::table::{self, Cell, Options, Step, Work};
 use crate::test::short;
-use crate::workspace::Workspace;
+use crate::workspace::{Package, Workspace};
 
 /// Builds each feature alone.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
@@ -26,29 +26,30 @@ pub(crate) fn cells(workspace: &Workspace) -> Vec<Cell> {
             continue;
         }
         let mut built = BTreeSet::from([BTreeSet::new()]);
-        cells.push(cell(&package.name, short(package), None, BTreeSet::new()));
+        cells.push(cell(package, None, BTreeSet::new()));
         for feature in &features {
             let on = package.closure([feature.as_str()]);
             if built.insert(on.clone()) {
-                cells.push(cell(&package.name, short(package), Some(feature), on));
+                cells.push(cell(package, Some(feature), on));
             }
         }
     }
     cells
 }
 
-fn cell(package: &str, short: &str, feature: Option<&str>, on: BTreeSet<String>) -> Cell {
-    let mut arguments = vec!["clippy", "--package", package, "--lib", "--no-default-features"];
+fn cell(package: &Package, feature: Option<&str>, on: BTreeSet<String>) -> Cell {
+    let target = if package.library().is_some() { "--lib" } else { "--bins" };
+    let mut arguments = vec!["clippy", "--package", &package.name, target, "--no-default-features"];
     if let Some(feature) = feature {
         arguments.extend(["--features", feature]);
     }
     // Clippy and not check: the warnings of a feature set that nobody else builds are seen here or never.
     arguments.extend(["--", "-D", "warnings"]);
     Cell {
-        name: format!("features/{short}/{}", feature.unwrap_or("none")),
+        name: format!("features/{}/{}", short(package), feature.unwrap_or("none")),
         needs: Vec::new(),
         work: Work::Run(Step::cargo(arguments)),
         judge: Judge::Build,
-        covers: Some((package.to_owned(), on)),
+        covers: Some((package.name.clone(), on)),
     }
 }

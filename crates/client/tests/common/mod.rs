@@ -29,6 +29,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+pub mod counting;
 pub mod raw_h2;
 
 /// No test waits longer than this for something that must come.

@@ -49,6 +49,11 @@ impl Asked {
             Some("proxies are set by Builder::proxy, which knows whether the identity may be shown to them")
         } else if value("redirect_policy").is_some() {
             Some("redirects are set by Builder::redirect, because each hop uses the newest certificates")
+        } else if is_on("cookie_store") {
+            Some(
+                "cookies are kept by Builder::cookie_jar (feature `cookies`), over all generations: a jar that is made \
+                 in the closure is empty after each rotation, and a shared one looks the same",
+            )
         } else if is_on("tls_danger_accept_invalid_certs") || is_on("tls_danger_accept_invalid_hostnames") {
             Some(
                 "certificates are always verified; trust the server's CA by Builder::root_certificate instead",

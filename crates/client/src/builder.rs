@@ -13,9 +13,10 @@ use http::HeaderMap;
 use reqwest::Url;
 use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
+use rustls::time_provider::TimeProvider;
 
 use crate::client::{Client, IsRefusal};
-use crate::factory::{Factory, Proxies, Retire};
+use crate::factory::{Customize, Factory, Proxies, Retire};
 use crate::proxy::Proxy;
 use crate::pulse::Lanes;
 use crate::reactive::Reactive;
@@ -55,6 +56,7 @@ pub struct Builder {
     validate: Vec<Judge>,
     probes: Vec<String>,
     provider: Option<Arc<CryptoProvider>>,
+    time: Option<Arc<dyn TimeProvider>>,
     versions: Option<Vec<&'static SupportedProtocolVersion>>,
     revocation: Revocation,
     factory: Unfinished,
@@ -80,7 +82,8 @@ struct FollowUp {
 /// The parts of a [`Factory`] that are known before `build`.
 struct Unfinished {
     http1_only: bool,
-    customize: Vec<Box<dyn Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync>>,
+    customize: Vec<Customize>,
+    shared: Vec<Customize>,
     proxies: Proxies,
     identity_to_proxy: bool,
     redirects: Redirects,
@@ -102,11 +105,13 @@ impl Builder {
             validate: Vec::new(),
             probes: Vec::new(),
             provider: None,
+            time: None,
             versions: None,
             revocation: Revocation::default(),
             factory: Unfinished {
                 http1_only: false,
                 customize: Vec::new(),
+                shared: Vec::new(),
                 proxies: Proxies::System,
                 identity_to_proxy: false,
                 redirects: Redirects::default(),
@@ -219,6 +224,17 @@ impl Builder {
         self
     }
 
+    /// Asks this for the time, by which the certificates and revocation lists of servers are judged: for devices whose
+    /// clock is not the system's, and for tests. By default the system's clock. See
+    /// [`ClientTls::time_provider`](certsource_rustls::ClientTls::time_provider).
+    ///
+    /// What is told about our own certificates ([`Builder::on_expiry`], whether a candidate is valid yet) goes by the
+    /// system's clock.
+    pub fn time_provider(mut self, time: Arc<dyn TimeProvider>) -> Self {
+        self.time = Some(time);
+        self
+    }
+
     /// Speaks these versions of TLS only.
     pub fn tls_versions(mut self, versions: &[&'static SupportedProtocolVersion]) -> Self {
         self.versions = Some(versions.to_vec());
@@ -238,8 +254,9 @@ impl Builder {
     /// is an error: proxies, a redirect policy, versions of TLS, and everything `danger`. Only these are ignored in
     /// silence: reqwest's `identity`, root certificates and CRLs, and a `retry` policy.
     ///
-    /// For state that outlives a generation, make it outside and clone an `Arc` into the closure: a DNS resolver
-    /// that caches, a cookie jar (`cookie_store(true)` would begin with an empty jar after every rotation).
+    /// State that outlives a generation is not for this closure: a cookie jar that it makes would be empty after every
+    /// rotation, so it is an error, and a DNS cache would be cold. See [`Builder::dns_resolver`] and, with the feature
+    /// `cookies`, `Builder::cookie_jar`. Anything else of that kind you make outside, and clone an `Arc` into the closure.
     pub fn reqwest(
         mut self,
         customize: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync + 'static,
@@ -319,8 +336,10 @@ impl Builder {
     ///
     /// It does when it fails as a rotation makes it fail: the server's issuer is unknown, its certificate expired or
     /// revoked, or the server refuses ours. If newer certificates come of the look, the request is sent again where
-    /// that is safe: when no connection took it, or when its method may be repeated. Otherwise the error is returned
-    /// as it was. Looks are shared, and limited per host and over all hosts, to about one a second.
+    /// that is safe: when no connection took it, or when its method may be repeated. Where it is not, the error says so:
+    /// see [`Unsaved`](crate::Unsaved). If the look finds nothing newer, the error is returned as it was; so it is when a
+    /// server rotates before its clients' files do. Looks are shared, and limited per host and over all hosts, to about
+    /// one a second.
     pub fn reactive(mut self, reactive: bool) -> Self {
         self.follow_up.is_reactive = reactive;
         self
@@ -364,7 +383,13 @@ impl Builder {
     #[cfg(feature = "cookies")]
     #[cfg_attr(docsrs, doc(cfg(feature = "cookies")))]
     pub fn cookie_jar(self, jar: Arc<impl reqwest::cookie::CookieStore + 'static>) -> Self {
-        self.reqwest(move |builder| builder.cookie_provider(Arc::clone(&jar)))
+        self.shared(move |builder| builder.cookie_provider(Arc::clone(&jar)))
+    }
+
+    /// Resolves names by this, over all generations: what it keeps (a cache) outlives a rotation. What
+    /// `reqwest(|b| b.resolve(…))` names goes before it.
+    pub fn dns_resolver(self, resolver: Arc<impl reqwest::dns::Resolve + 'static>) -> Self {
+        self.shared(move |builder| builder.dns_resolver(Arc::clone(&resolver)))
     }
 
     /// Loads everything and builds the client. No runtime thread is blocked, and the runtime need not outlive this.
@@ -397,6 +422,7 @@ impl Builder {
             validate,
             probes,
             provider,
+            time,
             versions,
             revocation,
             factory,
@@ -426,6 +452,9 @@ impl Builder {
             None => ClientTls::new()?,
         };
         tls = tls.revocation(revocation);
+        if let Some(time) = time {
+            tls = tls.time_provider(time);
+        }
         if let Some(versions) = versions {
             tls = tls.versions(&versions);
         }
@@ -454,6 +483,14 @@ impl Builder {
         })?;
         let reactive = follow_up.is_reactive.then(|| Reactive::new(follow_up.limit));
         Ok(Client::new(derived, factory, lanes, drafts, reactive, follow_up.on))
+    }
+
+    fn shared(
+        mut self,
+        share: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync + 'static,
+    ) -> Self {
+        self.factory.shared.push(Box::new(share));
+        self
     }
 
     fn step(
@@ -496,13 +533,14 @@ impl Unfinished {
     }
 
     fn with(self, tls: ClientTls) -> Factory {
-        let customize = self.customize;
+        let in_order = |options: Vec<Customize>| -> Customize {
+            Box::new(move |builder| options.iter().fold(builder, |builder, option| option(builder)))
+        };
         Factory {
             tls,
             http1_only: self.http1_only,
-            customize: Box::new(move |builder| {
-                customize.iter().fold(builder, |builder, option| option(builder))
-            }),
+            customize: in_order(self.customize),
+            shared: in_order(self.shared),
             proxies: self.proxies,
             identity_to_proxy: self.identity_to_proxy,
             redirects: self.redirects,

@@ -247,6 +247,11 @@ impl fmt::Debug for WeakClient {
 
 type Sending = Pin<Box<dyn Future<Output = Result<Response, reqwest::Error>> + Send>>;
 
+/// The same as [`Client::execute`]: each call uses the certificates that are current then.
+///
+/// # Cancel safety
+/// Dropping the future of [`Service::call`] does what it does for [`Client::execute`]. A service is always ready, and
+/// nothing is reserved by asking.
 impl Service<Request> for Client {
     type Response = Response;
     type Error = reqwest::Error;
@@ -261,6 +266,7 @@ impl Service<Request> for Client {
     }
 }
 
+/// As for [`Client`] itself, its cancel safety too.
 impl Service<Request> for &Client {
     type Response = Response;
     type Error = reqwest::Error;

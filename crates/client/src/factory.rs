@@ -20,7 +20,7 @@ use crate::proxy::{Proxy, tls_proxy_in_environment};
 use crate::pulse::{Lanes, Pulse};
 use crate::redirect::{self, Redirects};
 
-type Customize = Box<dyn Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync>;
+pub(crate) type Customize = Box<dyn Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync>;
 
 /// What becomes of attempts that began before a new generation was published.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub(crate) struct Factory {
     pub(crate) tls: ClientTls,
     pub(crate) http1_only: bool,
     pub(crate) customize: Customize,
+    /// What outlives generations and is shared by all of them: a cookie jar, a resolver.
+    pub(crate) shared: Customize,
     pub(crate) proxies: Proxies,
     pub(crate) identity_to_proxy: bool,
     pub(crate) redirects: Redirects,
@@ -68,6 +70,10 @@ impl Factory {
     pub(crate) fn lane(&self, generation: &Arc<Generation>, lanes: &Lanes) -> Result<Lane, Error> {
         let (builder, asked) = self.prepare(generation)?;
         let mut builder = builder.redirect(redirect::policy()).retry(reqwest::retry::never());
+        // As a first attempt needs it; a later one has what is left of it.
+        if let Some(timeout) = self.timeout {
+            builder = builder.timeout(timeout);
+        }
         if let Some(timeout) = self.confirms(generation) {
             builder = builder.connector_layer(Confirm::new(timeout));
         }
@@ -128,6 +134,7 @@ impl Factory {
         let mut builder = (self.customize)(reqwest::Client::builder());
         let asked = Asked::of(&builder);
         asked.check()?;
+        builder = (self.shared)(builder);
         if let (Some(name), true) = (asked.sensitive_header, self.redirects.are_followed()) {
             return Err(Error::new(
                 Reason::Unsupported,

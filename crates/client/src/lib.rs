@@ -28,6 +28,7 @@ mod request;
 mod send;
 mod sync;
 mod ticket;
+mod unsaved;
 
 pub use builder::Builder;
 pub use certsource::machine::Policy;
@@ -45,3 +46,4 @@ pub use proxy::Proxy;
 pub use redirect::Redirects;
 pub use request::RequestBuilder;
 pub use reqwest::{self, Response};
+pub use unsaved::Unsaved;

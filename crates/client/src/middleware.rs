@@ -42,6 +42,10 @@ impl Client {
 }
 
 /// The last of a chain: it sends, and calls nothing after it.
+///
+/// # Cancel safety
+/// Dropping the future of [`Middleware::handle`], or that of the chain around it, does what it does for
+/// [`Client::execute`].
 #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
 #[async_trait::async_trait]
 impl Middleware for Client {

@@ -102,17 +102,6 @@ impl Reactive {
         None
     }
 
-    /// Asks for a look within the limits, without waiting for what comes of it.
-    pub(crate) fn nudge(&self, reloader: &Reloader, url: &Url) {
-        // When another one looks, that will do.
-        let Ok(mut last) = self.last.try_lock() else { return };
-        last.refill(Instant::now());
-        if last.tokens > 0 && self.may_ask(&authority(url)) {
-            last.tokens -= 1;
-            reloader.wake();
-        }
-    }
-
     /// Looks, or shares a look that began after this was called. The number of the look, and what it met.
     async fn look(&self, reloader: &Reloader, used: u64, patience: bool) -> Option<(u64, Option<Error>)> {
         let asked = Instant::now();

@@ -20,6 +20,7 @@ use crate::payload::Payload;
 use crate::redirect::{self, Attempt};
 use crate::refusal::{self, Refusal};
 use crate::ticket::{Open, until_retired};
+use crate::unsaved::Unsaved;
 
 /// As often a request is sent again that an HTTP/2 server refused unread. reqwest does so twice; a server that rotates
 /// closes connections at each step of it, and one waiting request can meet several.
@@ -53,6 +54,8 @@ struct Course<'a> {
     hops: usize,
     refusals: u32,
     started: Instant,
+    /// The next attempt is the first, and the timeout is the lane's own: then it need not be set.
+    is_timed_by_lane: bool,
     has_timeout: bool,
     deadline: Option<Instant>,
     /// The lane that a lazy client stays on.
@@ -64,6 +67,15 @@ enum Next {
     Again,
 }
 
+/// What came of a look after an attempt failed.
+enum Mended {
+    No,
+    /// There are newer certificates, and the request can be sent again.
+    Yes,
+    /// There are newer certificates, and it can not.
+    TooLate(Unsaved),
+}
+
 impl<'a> Course<'a> {
     fn new(client: &'a Inner, mut request: Request) -> Self {
         for (name, value) in &client.factory.default_headers {
@@ -73,7 +85,8 @@ impl<'a> Course<'a> {
         }
         let payload = Payload::new(request.body_mut().take());
         let started = Instant::now();
-        let timeout = request.timeout().copied().or(client.factory.timeout);
+        let own_timeout = request.timeout().copied();
+        let timeout = own_timeout.or(client.factory.timeout);
         Self {
             client,
             request,
@@ -82,6 +95,7 @@ impl<'a> Course<'a> {
             hops: 0,
             refusals: 0,
             started,
+            is_timed_by_lane: own_timeout.is_none(),
             has_timeout: timeout.is_some(),
             deadline: timeout.and_then(|timeout| started.checked_add(timeout)),
             lane: None,
@@ -117,7 +131,10 @@ impl<'a> Course<'a> {
         match result {
             Ok(response) => {
                 let is_refused = self.client.reactive_on.iter().any(|is_refusal| is_refusal(&response));
-                if is_refused && self.found_newer(&lane, Refusal::Certificate).await {
+                if is_refused
+                    && self.payload.is_whole()
+                    && self.found_newer(&lane, Refusal::Certificate).await
+                {
                     return Next::Again;
                 }
                 self.after(&lane, response)
@@ -125,10 +142,14 @@ impl<'a> Course<'a> {
             Err(error) => {
                 // A failed connect took nothing, whatever is known of the body.
                 let is_committed = ticket.is_committed() && !error.is_connect();
-                let again = self.moves_on(&lane, is_committed)
-                    || self.was_refused_unread(&error)
-                    || self.is_mended(&lane, &error, is_committed).await;
-                if again { Next::Again } else { Next::Done(Err(error)) }
+                if self.moves_on(&lane, is_committed) || self.was_refused_unread(&error) {
+                    return Next::Again;
+                }
+                match self.mend(&lane, &error, is_committed).await {
+                    Mended::Yes => Next::Again,
+                    Mended::No => Next::Done(Err(error)),
+                    Mended::TooLate(why) => Next::Done(Err(why.about(error))),
+                }
             }
         }
     }
@@ -162,7 +183,9 @@ impl<'a> Course<'a> {
         if let (Some(from), true) = (&self.from, lane.referer) {
             redirect::set_referer(request.headers_mut(), from, self.request.url());
         }
-        if let Some(deadline) = self.deadline {
+        // A timeout of the request's own costs three allocations.
+        let is_timed = std::mem::replace(&mut self.is_timed_by_lane, false);
+        if let (Some(deadline), false) = (self.deadline, is_timed) {
             *request.timeout_mut() = Some(deadline.saturating_duration_since(Instant::now()));
         }
         // reqwest says "too many redirects" to a 307 only if it could clone the body. So on the last hop it gets the
@@ -196,28 +219,33 @@ impl<'a> Course<'a> {
 
     /// Whether an error that a rotation causes is mended by newer certificates, and the request can be sent again: no
     /// connection took it, or its method may be repeated (RFC 9110, section 9.2.2).
-    async fn is_mended(&mut self, lane: &Current, error: &reqwest::Error, is_committed: bool) -> bool {
-        let Some(reactive) = &self.client.reactive else { return false };
+    async fn mend(&mut self, lane: &Current, error: &reqwest::Error, is_committed: bool) -> Mended {
         let has_identity = lane.generation().identity().is_some();
-        let Some(refusal) = refusal::read(error, has_identity) else { return false };
-        if is_committed && !self.request.method().is_idempotent() {
-            // Whoever comes next has use of a look all the same.
-            reactive.nudge(self.client.derived.reloader(), self.request.url());
-            return false;
+        let Some(refusal) = refusal::read(error, has_identity) else { return Mended::No };
+        let too_late = if !self.payload.is_whole() {
+            Some(Unsaved::StreamAlreadyRead)
+        } else if is_committed && !self.request.method().is_idempotent() {
+            Some(Unsaved::MayHaveBeenSeen)
+        } else {
+            None
+        };
+        // Also when it is too late: whoever comes next has use of a look, and the user learns that it helps.
+        if !self.found_newer(lane, refusal).await {
+            return Mended::No;
         }
-        self.found_newer(lane, refusal).await
+        too_late.map_or(Mended::Yes, Mended::TooLate)
     }
 
     /// Whether there is a generation newer than this lane's, or one comes of a look.
     async fn found_newer(&mut self, lane: &Current, refusal: Refusal) -> bool {
         let Some(reactive) = &self.client.reactive else { return false };
-        if self.is_over() {
+        if self.is_late() {
             return false;
         }
         let (reloader, url) = (self.client.derived.reloader(), self.request.url());
         let (used, is_patient) = (lane.generation().number(), refusal == Refusal::Certificate);
         let newer = reactive.newer(reloader, url, used, is_patient, self.deadline).await;
-        if newer.is_none() || self.is_over() {
+        if newer.is_none() || self.is_late() {
             return false;
         }
         self.lane = None;
@@ -253,7 +281,11 @@ impl<'a> Course<'a> {
 
     /// Whether it can not be sent again: its time is up, or its body is gone.
     fn is_over(&self) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= Instant::now()) || !self.payload.is_whole()
+        self.is_late() || !self.payload.is_whole()
+    }
+
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
     }
 }
 

@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use certsource_client::reqwest::Body;
-use certsource_client::{Client, Hub};
+use certsource_client::{Client, Hub, Redirects};
 use certsource_testkit::{Ca, KubeletDir, Method as Writing, PlainDir};
 use http_body_util::BodyExt;
 use hyper::{Response, StatusCode};
@@ -123,6 +123,97 @@ async fn a_send_that_waits_for_a_look() {
     steps.finish().unwrap();
     soon(client.reload()).await.unwrap();
     soon(client.get(server.url("/")).send()).await.unwrap();
+}
+
+/// While it waits for the look that a response asked for (`reactive_on`): the answer goes, the look does not.
+#[tokio::test]
+async fn a_send_that_waits_after_a_refusal_by_http() {
+    for http in HTTP {
+        let ca = Ca::new("ca");
+        let dir = KubeletDir::new(ca.issue("client")).unwrap();
+        let leaf = ca.issue("localhost");
+        let server = Server::with(Tls::of(&leaf).clients(&[&ca]).http(http), |request| async move {
+            let is_refused = request.uri().path() == "/refused";
+            reply(if is_refused { StatusCode::BAD_REQUEST } else { StatusCode::OK }, "")
+        })
+        .await;
+        // The check before publishing is where the look stands still, until the test lets it go.
+        let (let_go, is_let_go) = std::sync::mpsc::channel::<()>();
+        let is_let_go = std::sync::Mutex::new(is_let_go);
+        let (looking, mut is_looking) = tokio::sync::mpsc::unbounded_channel();
+        let client = builder(dir.path())
+            .reactive_on(|response| response.status() == StatusCode::BAD_REQUEST)
+            .validate(move |_, current| {
+                if current.is_some() {
+                    looking.send(()).unwrap();
+                    is_let_go.lock().unwrap().recv_timeout(SOON).map_err(|error| error.to_string())?;
+                }
+                Ok::<_, String>(())
+            })
+            .reactive_timeout(4 * SOON)
+            .build()
+            .await
+            .unwrap();
+        dir.swap(ca.issue("client")).unwrap();
+        let sending = tokio::spawn(client.post(server.url("/refused")).body("x").send());
+        soon(is_looking.recv()).await.unwrap();
+        cancel(sending).await;
+        let_go.send(()).unwrap();
+        until("the look goes on", || client.generation().number() == 2).await;
+        assert_eq!(server.seen().len(), 1, "it was given up, so it is not sent again");
+        let_go.send(()).unwrap();
+        nothing_is_left(&ca, &dir, &client, &server, "refused by HTTP").await;
+    }
+}
+
+/// While it drains: a request that an old connection may still take keeps `reload` waiting. Whoever drops that wait loses
+/// nothing, and nor does the request.
+#[tokio::test]
+async fn a_reload_that_drains() {
+    for withdraws in [false, true] {
+        let ca = Ca::new("ca");
+        let dir = KubeletDir::new(ca.issue("client")).unwrap();
+        let gate = Gate::new();
+        let leaf = ca.issue("localhost");
+        let server = Server::with(Tls::of(&leaf).clients(&[&ca]).http(Http::One), {
+            let gate = gate.clone();
+            move |request| {
+                let gate = gate.clone();
+                async move {
+                    if request.uri().path() == "/slow" {
+                        gate.passed().await;
+                    }
+                    reply(StatusCode::OK, "ok")
+                }
+            }
+        })
+        .await;
+        // The body of a last hop is reqwest's own, so that attempt counts until its response is there.
+        let client = builder(dir.path()).redirect(Redirects::limited(0)).build().await.unwrap();
+        let slow = tokio::spawn(client.post(server.url("/slow")).body("x").send());
+        until("it arrives", || server.seen().len() == 1).await;
+        dir.swap(ca.issue("client")).unwrap();
+        let drains = {
+            let client = client.clone();
+            tokio::spawn(async move {
+                if withdraws { client.withdraw_now().await } else { client.reload().await }
+            })
+        };
+        until("it is published", || client.generation().number() == 2).await;
+        // It has nothing left to do but to wait.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        cancel(drains).await;
+        let again = tokio::spawn({
+            let client = client.clone();
+            async move { client.reload().await }
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!again.is_finished(), "the next one waits for the same");
+        gate.open();
+        assert_eq!(soon(slow).await.unwrap().unwrap().status(), StatusCode::OK);
+        soon(again).await.unwrap().unwrap();
+        nothing_is_left(&ca, &dir, &client, &server, "draining").await;
+    }
 }
 
 /// While the server's answer to our certificate is waited for.

@@ -6,8 +6,9 @@ mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, SystemTime};
 
-use certsource_client::{EventKind, Reason, WeakClient};
+use certsource_client::{EventKind, Reason, Threshold, WeakClient};
 use certsource_testkit::{Ca, KubeletDir, Part};
 
 use common::{Server, Tls, builder, soon, until};
@@ -122,4 +123,38 @@ async fn validate_holds_back_what_the_application_does_not_want() {
     assert_eq!(*currents.lock().unwrap(), [false, true]);
     dir.swap_all(ca.certificate_pem() + &other.certificate_pem(), ca.issue("client")).unwrap();
     assert_eq!(client.reload().await.unwrap().number(), 2);
+}
+
+/// Thresholds as a part of a lifetime: what is used already is told at once, what comes is told by time alone, each once
+/// for each certificate, and again for what a rotation brings.
+#[tokio::test]
+async fn thresholds_of_expiry_are_told_as_they_pass() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let ca = Ca::new("ca");
+    let now = SystemTime::now();
+    // A bit less than half of its life is used: some seconds are left.
+    let left = Duration::from_secs(4);
+    let identity = |name: &str| ca.leaf(name).not_before(now - HOUR).not_after(now + HOUR + 2 * left).issue();
+    let (first, second) = (identity("client"), identity("client"));
+    let half = first.not_before() + first.not_after().duration_since(first.not_before()).unwrap() / 2;
+    let dir = KubeletDir::new(&first).unwrap();
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let client = builder(dir.path())
+        .on_expiry([Threshold::Used(0.25), Threshold::Used(0.5), Threshold::Used(0.75)], move |expiring| {
+            told.send((expiring.threshold, expiring.certificate.der().clone())).unwrap();
+        })
+        .build()
+        .await
+        .unwrap();
+    assert_eq!(soon(heard.recv()).await.unwrap(), (Threshold::Used(0.25), first.leaf_der()));
+    assert!(SystemTime::now() < half, "the test was too slow to see anything");
+    assert_eq!(soon(heard.recv()).await.unwrap(), (Threshold::Used(0.5), first.leaf_der()));
+    assert!(SystemTime::now() >= half, "not before its time");
+    dir.swap(&second).unwrap();
+    client.reload().await.unwrap();
+    let mut both = [soon(heard.recv()).await.unwrap(), soon(heard.recv()).await.unwrap()];
+    both.sort_by_key(|(threshold, _)| *threshold == Threshold::Used(0.5));
+    let expected = [(Threshold::Used(0.25), second.leaf_der()), (Threshold::Used(0.5), second.leaf_der())];
+    assert_eq!(both, expected);
+    assert!(heard.try_recv().is_err(), "three quarters are far away");
 }

@@ -4,12 +4,19 @@
 
 mod common;
 
+use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use certsource_client::certsource_reload::certsource::parts::Parts;
 use certsource_client::certsource_reload::certsource::{Origin, PrivateKey, push};
 use certsource_client::detect::Sha256;
+use certsource_client::reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use certsource_client::rustls::pki_types::UnixTime;
+use certsource_client::rustls::time_provider::TimeProvider;
 use certsource_client::rustls::version::{TLS12, TLS13};
 use certsource_client::{Client, Files, Proxy, Reason};
 use certsource_testkit::{Ca, KubeletDir, TestDir};
@@ -128,6 +135,14 @@ async fn contradictions_are_told_in_one_line() {
     let detector = Client::builder().source(source()).detect(Sha256::new());
     let never = Client::builder().files(files()).reload_every(Duration::ZERO);
     let proxied = builder(dir.path()).reqwest(|b| b.proxy(reqwest_proxy()));
+    #[cfg(feature = "cookies")]
+    for jar in [builder(dir.path()).reqwest(|b| b.cookie_store(true)), {
+        let jar = Arc::new(certsource_client::reqwest::cookie::Jar::default());
+        builder(dir.path()).reqwest(move |b| b.cookie_provider(Arc::clone(&jar)))
+    }] {
+        let error = soon(jar.build()).await.unwrap_err().to_string();
+        assert!(error.contains("Builder::cookie_jar") && !error.contains('\n'), "{error}");
+    }
     for (builder, words) in [
         (none, "Builder::root_certificate"),
         (identity_only, "no trust anchors"),
@@ -222,6 +237,79 @@ async fn the_users_options_hold_in_every_generation() {
         assert_eq!(server.last().headers["user-agent"], "mine");
         dir.swap(ca.issue("localhost")).unwrap();
         client.reload().await.unwrap();
+    }
+}
+
+/// A resolver that caches is asked by every generation, so its cache outlives a rotation.
+#[tokio::test]
+async fn a_resolver_is_shared_by_all_generations() {
+    /// Knows one name, and counts what it had to look up.
+    struct Caching {
+        address: SocketAddr,
+        cache: Mutex<HashSet<String>>,
+        asked: AtomicUsize,
+        looked_up: AtomicUsize,
+    }
+    impl Resolve for Caching {
+        fn resolve(&self, name: Name) -> Resolving {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            if self.cache.lock().unwrap().insert(name.as_str().to_owned()) {
+                self.looked_up.fetch_add(1, Ordering::SeqCst);
+            }
+            let address = self.address;
+            Box::pin(async move { Ok(Box::new(std::iter::once(address)) as Addrs) })
+        }
+    }
+    let ca = Ca::new("ca");
+    let leaf = ca.issue("service.example");
+    let server = Server::start(Tls::of(&leaf)).await;
+    let dir = KubeletDir::new(&leaf).unwrap();
+    let resolver = Arc::new(Caching {
+        address: server.address(),
+        cache: Mutex::default(),
+        asked: AtomicUsize::new(0),
+        looked_up: AtomicUsize::new(0),
+    });
+    let client = builder(dir.path()).dns_resolver(Arc::clone(&resolver)).build().await.unwrap();
+    let url = format!("https://service.example:{}/", server.address().port());
+    for asked in 1..4 {
+        client.get(&url).send().await.unwrap();
+        assert_eq!(resolver.asked.load(Ordering::SeqCst), asked, "once for each generation's connection");
+        assert_eq!(resolver.looked_up.load(Ordering::SeqCst), 1);
+        dir.swap(ca.issue("client")).unwrap();
+        client.reload().await.unwrap();
+    }
+}
+
+/// The time that is asked says what has expired, in every generation.
+#[tokio::test]
+async fn a_clock_of_the_users_judges_servers() {
+    /// The system's time, and so many seconds.
+    #[derive(Debug, Default)]
+    struct Clock(AtomicU64);
+    impl TimeProvider for Clock {
+        fn current_time(&self) -> Option<UnixTime> {
+            let ahead = Duration::from_secs(self.0.load(Ordering::SeqCst));
+            Some(UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs()) + ahead))
+        }
+    }
+    let ca = Ca::new("ca");
+    let leaf = ca.leaf("localhost").valid_for(Duration::from_secs(3600)).issue();
+    let server = Server::start(Tls::of(&leaf)).await;
+    let dir = KubeletDir::new(&leaf).unwrap();
+    let clock = Arc::new(Clock::default());
+    let time: Arc<dyn TimeProvider> = clock.clone();
+    let client = builder(dir.path()).time_provider(time).reqwest(|b| b.pool_max_idle_per_host(0));
+    let client = client.build().await.unwrap();
+    for _ in 0..2 {
+        clock.0.store(0, Ordering::SeqCst);
+        client.get(server.url("/")).send().await.unwrap();
+        clock.0.store(7200, Ordering::SeqCst);
+        // Not by the session of a moment ago: a new generation has none.
+        dir.swap(ca.issue("client")).unwrap();
+        client.reload().await.unwrap();
+        let error = client.get(server.url("/")).send().await.unwrap_err();
+        assert!(error.is_connect() && format!("{error:?}").contains("Expired"), "{error:?}");
     }
 }
 

@@ -9,12 +9,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use certsource_client::Redirects;
+use certsource_client::reqwest::Method;
 use certsource_testkit::{Ca, Issued, KubeletDir};
 use hyper::{Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use common::{Http, Tls, client, soon};
+use common::raw_h2::{RawH2, Verdict};
+use common::{Gate, Http, Tls, builder, client, soon, until};
 
 /// What a server does with its first requests.
 #[derive(Clone, Copy, Debug)]
@@ -94,4 +97,44 @@ async fn a_cancelled_request_is_not_sent_again() {
     let request = client.post(format!("https://localhost:{}/", address.port()));
     soon(request.send()).await.unwrap_err();
     assert_eq!(requests.load(Ordering::SeqCst), 1);
+}
+
+/// No retry of the protocol's on an old connection: what it refuses unread after a rotation goes to the new generation,
+/// and not to the old one's pool. Also on what may be the last hop, whose body reqwest itself could send again.
+#[tokio::test]
+async fn what_an_old_connection_refuses_goes_to_the_new_generation() {
+    for verdict in [Verdict::Refuse, Verdict::GoAway] {
+        for method in [Method::GET, Method::POST] {
+            for redirects in [Redirects::default(), Redirects::limited(0)] {
+                let ca = Ca::new("ca");
+                let (leaf, first, second) = (ca.issue("localhost"), ca.issue("client"), ca.issue("client"));
+                let dir = KubeletDir::new(&first).unwrap();
+                let gate = Gate::new();
+                let at = gate.clone();
+                let server = RawH2::start(Tls::of(&leaf).clients(&[&ca]), move |arrived| {
+                    let (gate, is_old) = (at.clone(), arrived.connection == 0);
+                    async move {
+                        if !is_old {
+                            return Verdict::Answer;
+                        }
+                        gate.passed().await;
+                        verdict
+                    }
+                })
+                .await;
+                let client = builder(dir.path()).redirect(redirects).build().await.unwrap();
+                let request = client.request(method.clone(), server.url("/")).body("a body");
+                let sending = tokio::spawn(request.send());
+                until("the old connection has it", || server.seen().len() == 1).await;
+                dir.swap(&second).unwrap();
+                // Published; the client's own `reload` may wait for this very request.
+                soon(client.reloader().reload()).await.unwrap();
+                gate.open();
+                soon(sending).await.unwrap().unwrap();
+                let seen = server.seen().into_iter().map(|seen| (seen.connection, seen.client));
+                let expected = [(0, Some(first.leaf_der())), (1, Some(second.leaf_der()))];
+                assert_eq!(seen.collect::<Vec<_>>(), expected, "{verdict:?} {method} {redirects:?}");
+            }
+        }
+    }
 }

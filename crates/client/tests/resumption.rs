@@ -8,6 +8,8 @@
 
 mod common;
 
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use certsource_client::rustls::client::danger::{
@@ -25,11 +27,11 @@ use certsource_client::rustls::{
 };
 use certsource_testkit::{Ca, Issued, KubeletDir};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use common::{Http, Server, TLS, Tls, client, provider, roots};
+use common::{Gate, Http, Server, TLS, Tls, client, provider, roots, soon, until};
 
 /// A verifier whose roots change inside.
 #[derive(Debug)]
@@ -314,6 +316,107 @@ async fn our_client_never_resumes_an_old_identity() {
             for _ in 0..3 {
                 client.get(server.url("/")).send().await.unwrap().bytes().await.unwrap();
                 assert_eq!(server.last().client, Some(identity.leaf_der()));
+            }
+        }
+    }
+}
+
+/// A relay in front of a server. What the server says on the first connection after the handshake, its tickets first,
+/// is held back until the gate opens.
+async fn relay(to: SocketAddr, gate: Gate) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut is_first = true;
+        while let Ok((client, _)) = listener.accept().await {
+            let gate = std::mem::replace(&mut is_first, false).then(|| gate.clone());
+            let Ok(server) = TcpStream::connect(to).await else { return };
+            tokio::spawn(carry(client, server, gate));
+        }
+    });
+    address
+}
+
+async fn carry(client: TcpStream, server: TcpStream, gate: Option<Gate>) {
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.into_split(), server.into_split());
+    let (has_answered, is_done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (answered, done) = (Arc::clone(&has_answered), Arc::clone(&is_done));
+    let up = async move {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
+            // The client goes on when it has read all of the server's handshake; six bytes are a lone
+            // change_cipher_spec (RFC 8446, appendix D.4).
+            if answered.load(Ordering::SeqCst) && count > 6 {
+                done.store(true, Ordering::SeqCst);
+            }
+            if to_server.write_all(&buffer[..count]).await.is_err() {
+                return;
+            }
+        }
+    };
+    let down = async move {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
+            if let (true, Some(gate)) = (is_done.load(Ordering::SeqCst), &gate) {
+                gate.passed().await;
+            }
+            has_answered.store(true, Ordering::SeqCst);
+            if to_client.write_all(&buffer[..count]).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::spawn(up);
+    down.await;
+}
+
+/// The late ticket: an old connection is open, its ticket is read only after the rotation. It goes to the store of its
+/// own generation, so nobody resumes it: the next connect is a full handshake, and refused if the CA was withdrawn.
+#[tokio::test]
+async fn our_client_never_uses_a_late_ticket() {
+    for withdraws in [true, false] {
+        let (old, new) = (Ca::new("old"), Ca::new("new"));
+        let (leaf, first) = (old.issue("localhost"), old.issue("client"));
+        let second = if withdraws { new.issue("client") } else { old.issue("client") };
+        let clients = [&old, &new];
+        let tls = Tls::of(&leaf).clients(&clients).http(Http::One);
+        let server = Server::start(tls.versions(&[&TLS13])).await;
+        let dir = KubeletDir::new(&first).unwrap();
+        let client =
+            common::builder(dir.path()).reqwest(|b| b.pool_max_idle_per_host(0)).build().await.unwrap();
+        // The control is a plain client: its ticket is as late, and it resumes.
+        let (plain, control) = (client.snapshot().unwrap(), Gate::new());
+        let gate = Gate::new();
+        let urls = [&gate, &control].map(|gate| relay(server.address(), gate.clone()));
+        let [ours, theirs] =
+            urls.map(|address| async { format!("https://localhost:{}/", address.await.port()) });
+        let (ours, theirs) = (ours.await, theirs.await);
+        let waits = [tokio::spawn(client.get(&ours).send()), tokio::spawn(plain.get(&theirs).send())];
+        until("both connections have their request", || server.seen().len() == 2).await;
+
+        dir.swap(&second).unwrap();
+        soon(client.reload()).await.unwrap();
+        gate.open();
+        control.open();
+        for wait in waits {
+            soon(wait).await.unwrap().unwrap().bytes().await.unwrap();
+        }
+        server.forget();
+        plain.get(&theirs).send().await.unwrap();
+        assert!(server.last().is_resumed, "the control: a ticket came late, and it was one to resume by");
+        server.forget();
+        for _ in 0..5 {
+            let sent = soon(client.get(&ours).send()).await;
+            if withdraws {
+                let error = sent.unwrap_err();
+                assert!(error.is_connect() && format!("{error:?}").contains("UnknownIssuer"), "{error:?}");
+                assert!(server.seen().is_empty());
+            } else {
+                sent.unwrap();
+                let last = server.forget().pop().unwrap();
+                assert_eq!((last.client, last.is_resumed), (Some(second.leaf_der()), false));
+                break;
             }
         }
     }

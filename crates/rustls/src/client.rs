@@ -8,6 +8,7 @@ use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::sign::SingleCertAndKey;
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{ClientConfig, SupportedProtocolVersion};
 
 use crate::crypto::{default_provider, refused};
@@ -21,6 +22,7 @@ use crate::revocation::Revocation;
 /// longer trusts is refused at the first connection that it makes.
 ///
 /// # Defaults
+/// * time: the system's clock
 /// * protocol versions: TLS 1.3 and 1.2
 /// * ALPN: none
 /// * resumption: on, within a generation
@@ -30,6 +32,7 @@ use crate::revocation::Revocation;
 #[must_use]
 pub struct ClientTls {
     provider: Arc<CryptoProvider>,
+    time: Arc<dyn TimeProvider>,
     versions: Vec<&'static SupportedProtocolVersion>,
     alpn: Vec<Vec<u8>>,
     resumption: bool,
@@ -49,11 +52,20 @@ impl ClientTls {
     pub fn with_provider(provider: Arc<CryptoProvider>) -> Self {
         Self {
             provider,
+            time: Arc::new(DefaultTimeProvider),
             versions: rustls::ALL_VERSIONS.to_vec(),
             alpn: Vec::new(),
             resumption: true,
             revocation: Revocation::default(),
         }
+    }
+
+    /// Asks this for the time at each handshake, by which certificates and revocation lists of servers are judged, and
+    /// the age of session tickets: for devices whose clock is not the system's, and for tests. One that cannot tell the
+    /// time makes every handshake fail.
+    pub fn time_provider(mut self, time: Arc<dyn TimeProvider>) -> Self {
+        self.time = time;
+        self
     }
 
     /// Offers these protocols by ALPN (RFC 7301), the preferred one first.
@@ -99,6 +111,11 @@ impl ClientTls {
         self.revocation.server_verifier(trust, material.crls().unwrap_or_default(), &self.provider)
     }
 
+    /// Who tells the time.
+    pub(crate) fn time(&self) -> &Arc<dyn TimeProvider> {
+        &self.time
+    }
+
     /// The versions of TLS that are spoken.
     pub(crate) fn offered_versions(&self) -> &[&'static SupportedProtocolVersion] {
         &self.versions
@@ -115,7 +132,7 @@ impl ClientTls {
     /// When the material holds no trust, or when rustls does not accept it.
     pub fn config(&self, material: &Material) -> Result<ClientConfig, Error> {
         let verifier = self.verifier(material)?;
-        let builder = ClientConfig::builder_with_provider(self.provider.clone())
+        let builder = ClientConfig::builder_with_details(self.provider.clone(), Arc::clone(&self.time))
             .with_protocol_versions(&self.versions)
             .map_err(|error| refused("the crypto provider does not have these versions of TLS", error))?
             .dangerous()

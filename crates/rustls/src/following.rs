@@ -43,14 +43,15 @@ impl ClientTls {
         let current = reloader.derive(move |generation| Current::new(&tls, generation))?;
         let current =
             Arc::new(Following { algorithms: self.provider().signature_verification_algorithms, current });
-        let mut config = ClientConfig::builder_with_provider(Arc::clone(self.provider()))
-            .with_protocol_versions(self.offered_versions())
-            .map_err(|error| {
-                crate::crypto::refused("the crypto provider does not have these versions of TLS", error)
-            })?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(&current) as Arc<dyn ServerCertVerifier>)
-            .with_client_cert_resolver(current);
+        let mut config =
+            ClientConfig::builder_with_details(Arc::clone(self.provider()), Arc::clone(self.time()))
+                .with_protocol_versions(self.offered_versions())
+                .map_err(|error| {
+                    crate::crypto::refused("the crypto provider does not have these versions of TLS", error)
+                })?
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::clone(&current) as Arc<dyn ServerCertVerifier>)
+                .with_client_cert_resolver(current);
         config.alpn_protocols = self.offered_protocols().to_vec();
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;

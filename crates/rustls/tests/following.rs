@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use certsource_reload::certsource::machine::Policy;
 use certsource_reload::certsource::parts::Parts;
 use certsource_reload::certsource::{KeyFormat, Origin, PrivateKey, Pusher, push};
 use certsource_reload::{Hub, Reloader};
-use certsource_rustls::rustls::pki_types::{PrivateKeyDer, ServerName};
+use certsource_rustls::rustls::pki_types::{PrivateKeyDer, ServerName, UnixTime};
+use certsource_rustls::rustls::time_provider::TimeProvider;
 use certsource_rustls::rustls::{
     self, CertificateError, ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection,
     SupportedProtocolVersion,
@@ -48,8 +50,8 @@ fn source(cas: &[&Ca], identity: &Issued) -> (Pusher, Reloader) {
     let (pusher, source) = push(Origin::named("test"));
     push_to(&pusher, cas, identity);
     let mut policy = Policy::default();
-    policy.settle = std::time::Duration::from_millis(10);
-    policy.settle_loss = std::time::Duration::from_millis(10);
+    policy.settle = Duration::from_millis(10);
+    policy.settle_loss = Duration::from_millis(10);
     (pusher, Reloader::builder(source).policy(policy).hub(Hub::new()).start().unwrap())
 }
 
@@ -221,4 +223,29 @@ fn it_is_built_before_a_generation_is_published() {
     reloader.reload_blocking().unwrap_err();
     assert_eq!(reloader.current().number(), 1);
     Connection::new(&config, &server(&ca, &[&ca], VERSIONS[0])).finish().unwrap();
+}
+
+#[test]
+fn it_asks_the_clock_that_was_given() {
+    #[derive(Debug)]
+    struct Late;
+    impl TimeProvider for Late {
+        fn current_time(&self) -> Option<UnixTime> {
+            Some(UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs() + 7200)))
+        }
+    }
+    let ca = Ca::new("ca");
+    let leaf = ca.leaf("localhost").valid_for(Duration::from_secs(3600)).issue();
+    let (_pusher, reloader) = source(&[&ca], &ca.issue("client"));
+    let material = parts(&[&ca], &leaf)().assemble().whole.unwrap();
+    let server = Arc::new(ServerTls::new().unwrap().config(&material).unwrap());
+    let tls = ClientTls::new().unwrap();
+    let now = Arc::new(tls.following(&reloader).unwrap());
+    assert!(Connection::new(&now, &server).finish().is_ok());
+    let late = Arc::new(tls.time_provider(Arc::new(Late)).following(&reloader).unwrap());
+    let error = Connection::new(&late, &server).finish().err().unwrap();
+    assert!(
+        matches!(error, rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { .. })),
+        "{error}"
+    );
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use certsource_reload::Reason;
 use certsource_reload::certsource::parts::Parts;
@@ -12,6 +13,7 @@ use certsource_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
 use certsource_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use certsource_rustls::rustls::time_provider::TimeProvider;
 use certsource_rustls::rustls::{
     self, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind,
     RootCertStore, ServerConfig, ServerConnection, SignatureScheme, SupportedProtocolVersion,
@@ -168,6 +170,43 @@ fn a_revoked_server_is_refused_by_the_generation_that_holds_the_crl() {
     ca.revoke(&id);
     let error = connect(&Arc::new(tls.config(&with_crl()).unwrap()), &server).unwrap_err();
     assert_eq!(error, rustls::Error::InvalidCertificate(CertificateError::Revoked));
+}
+
+/// A clock that stands still.
+#[derive(Debug)]
+struct At(Option<UnixTime>);
+
+impl TimeProvider for At {
+    fn current_time(&self) -> Option<UnixTime> {
+        self.0
+    }
+}
+
+#[test]
+fn a_time_provider_says_what_has_expired() {
+    let ca = Ca::new("ca");
+    let id = ca.leaf("localhost").valid_for(Duration::from_secs(3600)).issue();
+    let server = Arc::new(ServerTls::new().unwrap().config(&material(&[&ca], Some(&id))).unwrap());
+    let trust = material(&[&ca], None);
+    let connect_at = |time: Option<UnixTime>| {
+        let tls = ClientTls::new().unwrap().time_provider(Arc::new(At(time)));
+        connect(&Arc::new(tls.config(&trust).unwrap()), &server)
+    };
+    let now = UnixTime::now().as_secs();
+    let at = |seconds| Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
+    connect_at(at(now)).unwrap();
+    let early = connect_at(at(now - 366 * 86_400)).unwrap_err();
+    assert!(
+        matches!(early, rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { .. })),
+        "{early}"
+    );
+    let late = connect_at(at(now + 7200)).unwrap_err();
+    assert!(
+        matches!(late, rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { .. })),
+        "{late}"
+    );
+    // One that knows no time lets nobody in.
+    assert_eq!(connect_at(None).unwrap_err(), rustls::Error::FailedToGetCurrentTime);
 }
 
 #[test]

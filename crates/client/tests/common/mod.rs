@@ -29,6 +29,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+pub mod counting;
+pub mod raw_h2;
+
 /// No test waits longer than this for something that must come.
 pub const SOON: Duration = Duration::from_secs(20);
 /// No detector of a test looks by itself: each look is asked for.

@@ -19,7 +19,7 @@ use hyper::Response;
 
 use common::{Gate, Gated, HTTP, Server, Tls, provider, soon, until};
 
-const LIMIT: Duration = Duration::from_millis(600);
+const LIMIT: Duration = Duration::from_secs(1);
 
 fn closing(dir: &KubeletDir) -> Builder {
     Client::builder()
@@ -51,7 +51,7 @@ async fn what_nobody_can_confirm_is_used_no_more_until_the_files_are_whole_again
         let clone = client.clone();
         client.get(server.url("/")).send().await.unwrap().bytes().await.unwrap();
         // Well for longer than the limit.
-        tokio::time::sleep(LIMIT * 2).await;
+        tokio::time::sleep(LIMIT * 3 / 2).await;
         client.get(server.url("/")).send().await.unwrap().bytes().await.unwrap();
         assert_eq!(server.connections(), 1);
 

@@ -16,7 +16,7 @@ use certsource_testkit::Ca;
 
 use support::*;
 
-const LIMIT: Duration = Duration::from_millis(400);
+const LIMIT: Duration = Duration::from_secs(1);
 
 fn closing() -> Policy {
     let mut policy = Policy::every(100 * MS);
@@ -61,7 +61,7 @@ fn broken_files_close_it_by_time_alone_and_whole_ones_open_it_again() {
     next(&events, "failed");
     assert!(reloader.status().is_ready_at(SystemTime::now()), "for now it is served");
     let EventKind::Stale(stale) = next(&events, "stale").kind else { unreachable!() };
-    assert!(begun.elapsed() >= LIMIT - 100 * MS);
+    assert!(begun.elapsed() >= LIMIT / 2);
     assert_eq!((stale.generation, stale.error.as_ref().unwrap().reason()), (1, Reason::NotFound));
     assert!(matches!(next(&events, "retired").kind, EventKind::Retired(1)));
     assert_eq!(failures.recv_timeout(BOUND).unwrap(), (Reason::NotFound, Some(1)));
@@ -118,7 +118,7 @@ fn a_disk_that_hangs_closes_it_in_time_whatever_the_deadline_and_the_same_conten
         let reloader =
             Reloader::builder(source).hub(Hub::new()).policy(policy).on_event(hook).start().unwrap();
         let derived = reloader.derive(number).unwrap();
-        thread::sleep(2 * LIMIT);
+        thread::sleep(LIMIT * 3 / 2);
         assert!(derived.get().is_ok(), "looks that find it the same confirm it");
         let begun = Instant::now();
         hangs.store(true, Ordering::SeqCst);

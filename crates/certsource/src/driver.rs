@@ -104,6 +104,11 @@ impl<S: Source> Driver<S> {
         self.machine.woken(now);
     }
 
+    /// As [`Driver::wake`], for somebody who needs what there is. See [`Machine::hurry`].
+    pub fn hurry(&mut self, now: Now) {
+        self.machine.hurry(now);
+    }
+
     /// Asks for a read whatever the next look says. Answered by [`Told::Concluded`] with this ticket or a later one.
     pub fn demand(&mut self, now: Now) -> u64 {
         self.machine.demand(now)

@@ -47,6 +47,9 @@ pub enum Reason {
     Rejected,
     /// An operation took longer than its deadline.
     TimedOut,
+    /// What was served could not be confirmed for too long, and is served no more: see
+    /// [`Policy::max_stale`](crate::machine::Policy::max_stale).
+    Stale,
     /// Any other error of the operating system.
     Io,
 }
@@ -69,6 +72,7 @@ impl Reason {
         Self::Unstable,
         Self::Rejected,
         Self::TimedOut,
+        Self::Stale,
         Self::Io,
     ];
 
@@ -90,6 +94,7 @@ impl Reason {
             Self::Unstable => "unstable",
             Self::Rejected => "rejected",
             Self::TimedOut => "timed_out",
+            Self::Stale => "stale",
             Self::Io => "io",
         }
     }

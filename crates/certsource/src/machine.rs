@@ -10,12 +10,15 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::material::{Certificate, Diff, Material, Role};
 
+mod adopt;
 mod expiry;
 mod memory;
 mod overlap;
+mod stale;
 mod state;
 
 pub use expiry::Threshold;
+pub use stale::Stale;
 pub use state::Machine;
 
 /// How patient a [`Machine`] is.
@@ -36,11 +39,13 @@ pub use state::Machine;
 /// * `expiring`: no threshold
 /// * `overlap`: none: what is withdrawn is gone at once
 /// * `refuse_regressed`: no: what looks like a step back is told, and adopted
+/// * `max_stale`: none: the last good material is served for as long as it takes
+/// * `adopt_within`: none: what is ready is published at once
 ///
 /// # Range
 /// A [`Machine`] takes the nearest value in range for one that is out of it: 10 ms to 100 years for every duration, but
-/// for `pair_grace`, `unstable_after` and `skew`, which may be zero, and `overlap`, which is 7 days at most; 0.0 to 0.5 for `jitter`. So no value can make it
-/// spin or overflow.
+/// for `pair_grace`, `unstable_after` and `skew`, which may be zero, `overlap`, which is 7 days at most, and
+/// `adopt_within`, which is 5 s at most; 0.0 to 0.5 for `jitter`. So no value can make it spin or overflow.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Policy {
@@ -77,6 +82,24 @@ pub struct Policy {
     pub overlap: Duration,
     /// Refuses material with a step back (see [`Regressed`]) instead of telling it.
     pub refuse_regressed: bool,
+    /// Fails closed when what is served could not be confirmed for so long, on the monotonic clock: [`Told::Stale`] is
+    /// told, and nothing is served until the source is whole again. `None`: never.
+    ///
+    /// A look that finds nothing moved confirms it, and so do a read that finds the same and a publication. What does
+    /// not: a read that fails or hangs, content that is refused, also one whose time has not come yet, content that does
+    /// not stand still, and a publication of a part of the source ([`Publication::degraded`]). Looks are made at least
+    /// twice in this time.
+    ///
+    /// It ends by itself with the next read that is good. What is read is then published as a new generation, also if it
+    /// is the same as before.
+    pub max_stale: Option<Duration>,
+    /// Spreads a fleet: what only adds is published at a random moment within this time after it is ready, 0 to 5 s, so that
+    /// not every process connects anew at once. What only adds: new anchors, and an identity in the place of one that is still
+    /// valid by then.
+    ///
+    /// Nothing that withdraws waits, no other revocation list, no first load, and nothing that was asked for
+    /// ([`Machine::demand`], [`Machine::hurry`]).
+    pub adopt_within: Duration,
 }
 
 impl Default for Policy {
@@ -97,6 +120,8 @@ impl Default for Policy {
             expiring: Vec::new(),
             overlap: Duration::ZERO,
             refuse_regressed: false,
+            max_stale: None,
+            adopt_within: Duration::ZERO,
         }
     }
 }
@@ -125,6 +150,8 @@ impl Policy {
             *patience = (*patience).min(LONGEST);
         }
         self.overlap = self.overlap.min(LONGEST_OVERLAP);
+        self.adopt_within = self.adopt_within.min(LONGEST_TURN);
+        self.max_stale = self.max_stale.map(|limit| limit.clamp(SHORTEST, LONGEST));
         self.jitter = if self.jitter.is_nan() { 0.0 } else { self.jitter.clamp(0.0, 0.5) };
         self
     }
@@ -132,6 +159,9 @@ impl Policy {
 
 /// What was withdrawn must not be trusted for ever by a slip of the configuration.
 const LONGEST_OVERLAP: Duration = Duration::from_secs(7 * 86_400);
+
+/// Long enough to spread a fleet, and short enough for peers that have moved on.
+const LONGEST_TURN: Duration = Duration::from_secs(5);
 
 /// No pause is shorter: so a machine rests whatever its source and its gates say.
 const SHORTEST: Duration = Duration::from_millis(10);
@@ -157,7 +187,8 @@ pub struct Candidate {
     pub material: Arc<Material>,
     /// What is served now; `None` before the first load.
     pub current: Option<Arc<Material>>,
-    /// Whether a refusal counts. A pure withdrawal is published whatever the gates say.
+    /// Whether a refusal counts. A pure withdrawal is published whatever the gates say, and so is what was served before
+    /// when the source is confirmed again: see [`Policy::max_stale`].
     pub can_be_refused: bool,
     /// Set when only what was withdrawn is new, and the rest is the last good one, because this is broken.
     pub degraded: Option<Error>,
@@ -178,8 +209,8 @@ pub enum Verdict {
         /// Why not now.
         error: Error,
     },
-    /// What follows the source can not use it. For engines: unlike a refusal, this holds back a pure withdrawal too,
-    /// and it is tried again soon, after a growing pause.
+    /// What follows the source can not use it. For engines: it is tried again soon, after a growing pause. Unlike a refusal,
+    /// this holds back a pure withdrawal too, so it is only for an engine that can not even stop using what is served.
     Unusable(Error),
 }
 
@@ -244,6 +275,8 @@ pub enum Told {
     Recovered,
     /// Worth an operator's attention, while everything is served as it should be.
     Degraded(String),
+    /// Nothing is served any more: see [`Policy::max_stale`]. It ends with the next [`Told::Published`].
+    Stale(Stale),
     /// The served identity is past its end.
     Expired,
     /// A certificate that is served has passed one of [`Policy::expiring`].

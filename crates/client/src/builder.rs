@@ -44,6 +44,7 @@ type Judge =
 /// * HTTP: 2 and 1.1, as the server chooses
 /// * redirects: at most ten; proxies: as in reqwest, from the environment; timeouts: none, as in reqwest
 /// * a new generation is used strictly: see [`Retire::Strict`]
+/// * files that are broken are never too old to be used: see [`Builder::max_stale`]
 /// * what a connection has taken is never cut: see [`Builder::drain_deadline`]
 /// * a handshake that a rotation may have broken asks for a look at once: see [`Builder::reactive`]
 #[must_use]
@@ -216,6 +217,23 @@ impl Builder {
     /// [`Client::withdraw_now`]: see [`certsource_reload::Builder::overlap`].
     pub fn overlap(self, overlap: Duration) -> Self {
         self.step(move |builder| builder.overlap(overlap))
+    }
+
+    /// Fails closed when the source could not be confirmed for so long: requests then fail at once, with a
+    /// [`Stale`](crate::Stale) as the first source of the [`reqwest::Error`], and nothing more is given to connections that are
+    /// open. What has begun finishes. It ends by itself when the source can be read again. Off by default: what is served
+    /// is served for as long as it takes.
+    ///
+    /// What confirms a source is said at [`Policy::max_stale`]. A time of hours leaves room to mend it.
+    pub fn max_stale(self, limit: Duration) -> Self {
+        self.step(move |builder| builder.max_stale(limit))
+    }
+
+    /// Adopts what only adds (new roots; an identity in the place of one that is still valid) at a random moment within this
+    /// time, 5 s at most, so that a fleet does not connect anew all at once. Off by default. What is withdrawn never waits, nor
+    /// does what a failed handshake or [`Client::reload`] asks for: see [`Policy::adopt_within`].
+    pub fn adopt_within(self, time: Duration) -> Self {
+        self.step(move |builder| builder.adopt_within(time))
     }
 
     /// Uses this crypto provider. Nothing is installed for the process.

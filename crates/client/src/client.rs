@@ -189,9 +189,9 @@ impl Client {
     /// certificates stay in use, and an identity ends when it expires.
     ///
     /// # Errors
-    /// When reqwest can not build it.
+    /// When reqwest can not build it, or when no certificates may be used now ([`Stale`](crate::Stale)).
     pub fn snapshot(&self) -> Result<reqwest::Client, Error> {
-        self.inner.factory.snapshot(&self.generation())
+        self.inner.factory.snapshot(self.inner.derived.get()?.generation())
     }
 
     /// One `rustls::ClientConfig` that reads the current generation at every handshake: for code that takes that type

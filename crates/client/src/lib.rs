@@ -35,8 +35,8 @@ pub use certsource::machine::Policy;
 pub use certsource::source::{Detector, Source};
 pub use certsource::{Certificate, Error, Files, Material, Reason, Role, detect, push};
 pub use certsource_reload::{
-    self, Event, EventKind, Events, Expiring, Failure, Generation, Hub, Lagged, Reload, Reloader, Status,
-    Threshold,
+    self, Closed, Event, EventKind, Events, Expiring, Failure, Generation, Hub, Lagged, Reload, Reloader,
+    Stale, Status, Threshold, Unbuilt,
 };
 pub use certsource_rustls::{self, CrlExpiry, Probe, Revocation, rustls};
 pub use client::{Client, WeakClient};

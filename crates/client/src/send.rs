@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use certsource_reload::Closed;
 use http::Version;
 use http::header::Entry;
 use reqwest::{Request, Response, Url};
@@ -103,7 +104,10 @@ impl<'a> Course<'a> {
     }
 
     async fn attempt(&mut self) -> Next {
-        let (lane, ticket) = self.enter();
+        let (lane, ticket) = match self.enter() {
+            Ok(entered) => entered,
+            Err(closed) => return Next::Done(Err(refused(closed, self.request.url().clone()))),
+        };
         // Ends the ticket, also when this future is dropped.
         let open = Open(ticket);
         let ticket = &open.0;
@@ -155,9 +159,13 @@ impl<'a> Course<'a> {
     }
 
     /// Picks the lane of an attempt, and counts the attempt in it.
-    fn enter(&mut self) -> (Arc<Current>, Arc<Ticket>) {
+    ///
+    /// # Errors
+    /// While no certificates may be used: also for a lazy client, whose lane is then as little to be trusted.
+    fn enter(&mut self) -> Result<(Arc<Current>, Arc<Ticket>), Closed> {
         let (lane, ticket) = loop {
-            let lane = self.lane.take().unwrap_or_else(|| self.client.derived.load());
+            let current = self.client.derived.get()?;
+            let lane = self.lane.take().unwrap_or(current);
             // A lane is closed only after a newer one was published: then that one is loaded.
             if let Some(ticket) = Ticket::take(&lane.pulse) {
                 break (lane, ticket);
@@ -171,7 +179,7 @@ impl<'a> Course<'a> {
             self.deadline = lane.timeout.and_then(|timeout| self.started.checked_add(timeout));
             self.has_timeout = self.deadline.is_some();
         }
-        (lane, ticket)
+        Ok((lane, ticket))
     }
 
     /// The request of one attempt, with a body that tells when a connection takes it.
@@ -286,6 +294,15 @@ impl<'a> Course<'a> {
 
     fn is_late(&self) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+}
+
+/// Nothing was sent, because no certificates may be used. What says why is the first source of the error.
+fn refused(closed: Closed, url: Url) -> reqwest::Error {
+    match closed {
+        Closed::Stale(stale) => failed(stale, url),
+        Closed::Unbuilt(unbuilt) => failed(unbuilt, url),
+        closed => failed(closed, url),
     }
 }
 

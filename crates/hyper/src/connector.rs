@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use certsource_reload::{Derived, Error, Generation, Reloader};
+use certsource_reload::{Closed, Derived, Error, Generation, Reloader};
 use certsource_rustls::ClientTls;
 use http::Uri;
 use hyper_util::client::legacy::connect::{Connection, HttpConnector};
@@ -20,6 +20,8 @@ use tokio::runtime::Handle;
 use tower_service::Service;
 
 use crate::error::ConnectError;
+#[cfg(doc)]
+use crate::error::ConnectErrorKind;
 use crate::pool::Pool;
 use crate::reactive::Reactive;
 use crate::stream::Stream;
@@ -34,6 +36,7 @@ type BoxError = Box<dyn StdError + Send + Sync>;
 /// Each connection uses one generation: its trust, its revocation lists, its identity, its sessions. If a newer one is
 /// published while a connection is being made, it is made again with that one. If a handshake fails as a rotation makes it
 /// fail, the source is looked at, and the handshake is made again with what came of it: see [`Builder::reactive`].
+/// While nothing may be used ([`Closed`]), every connect fails at once with [`ConnectErrorKind::Closed`].
 ///
 /// What was made stays as it is. A pool above goes on with its old connections, until:
 /// * a [`Pooled`](crate::Pooled) poisons them (for hyper-util's client), or
@@ -149,21 +152,34 @@ impl<C> Connector<C> {
     }
 
     /// What a connect uses now.
-    fn current(&self) -> Result<Current, Error> {
+    fn current(&self) -> Result<Current, NoConfig> {
         let current = self.shared.current.load();
-        Ok(match &self.least {
-            // It is built before it is published: only what connects at once comes here.
-            Some(least) if least.number() > current.generation().number() => {
-                let Tls { config, pool } = Tls::new(&self.shared.tls, least)?;
-                Current { generation: Arc::clone(least), config, pool }
-            }
-            _ => Current {
-                generation: Arc::clone(current.generation()),
-                config: Arc::clone(&current.config),
-                pool: Arc::clone(&current.pool),
-            },
+        // It is built before it is published: what connects at once comes here, and what was built where this connector's
+        // own config could not be.
+        let least = self.least.as_ref().filter(|least| least.number() > current.generation().number());
+        if let Some(least) = least.filter(|least| !least.retired().is_retired()) {
+            let Tls { config, pool } = Tls::new(&self.shared.tls, least).map_err(NoConfig::Failed)?;
+            return Ok(Current { generation: Arc::clone(least), config, pool });
+        }
+        let current = self.shared.current.get().map_err(NoConfig::Closed)?;
+        Ok(Current {
+            generation: Arc::clone(current.generation()),
+            config: Arc::clone(&current.config),
+            pool: Arc::clone(&current.pool),
         })
     }
+
+    /// Whether this generation must not be used any more.
+    fn is_over(&self, generation: &Generation) -> bool {
+        generation.retired().is_retired()
+            || self.shared.current.load().generation().number() > generation.number()
+    }
+}
+
+/// Why nothing can be connected to.
+enum NoConfig {
+    Closed(Closed),
+    Failed(Error),
 }
 
 /// A generation, and what is made of it.

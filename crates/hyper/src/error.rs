@@ -39,6 +39,9 @@ pub enum ConnectErrorKind {
     Superseded,
     /// No config could be made from the current generation.
     Config,
+    /// Nothing may be used now: the source could not be confirmed for too long, or a withdrawal was published that no config
+    /// could be made from. A [`Closed`](certsource_reload::Closed) is the source of this error, and says which.
+    Closed,
 }
 
 impl ConnectError {
@@ -91,6 +94,7 @@ impl fmt::Display for ConnectError {
                 "newer certificates were published again and again while the connection was being made"
             }
             ConnectErrorKind::Config => "no TLS config can be made",
+            ConnectErrorKind::Closed => "no certificates may be used now",
         };
         write!(f, "connecting to {}: {what}", self.host)
     }

@@ -14,7 +14,7 @@ mod resend;
 mod server;
 mod stream;
 
-pub use certsource_reload::{self, Error, Reason};
+pub use certsource_reload::{self, Closed, Error, Reason, Stale};
 pub use certsource_rustls::{self, rustls};
 pub use connector::{Builder, Connector};
 pub use error::{ConnectError, ConnectErrorKind};

@@ -5,10 +5,12 @@ use std::fmt;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use certsource::{Error, Reason};
 
+use crate::closed::{Closed, Unbuilt};
 use crate::gate::panicked;
 use crate::generation::Generation;
 use crate::reloader::Reloader;
@@ -42,12 +44,15 @@ impl<T> Deref for Version<T> {
 
 /// Something built from a generation and replaced with it: a TLS config, a client, a pool.
 ///
-/// It is built before its generation is published. When that fails, the last good generation stays, also when the new
-/// one is a pure withdrawal: a generation is published with all of its derived values or not at all. That is told as
+/// It is built before its generation is published. When that fails, the last good generation stays; that is told as
 /// `rejected`, and tried again by itself, soon and then less often. Cheap to clone; it keeps the source followed.
 ///
+/// Not so when the new generation is a pure withdrawal: nothing holds that back. It is published, and the values that could
+/// not be built from it are closed: [`Derived::get`] says so, and gives none. They too are tried again by themselves. That is
+/// told as `degraded`, and its end as `recovered`.
+///
 /// Whoever has seen a generation, by [`Reloader::current`] or by any signal, finds a value of that one or of a newer
-/// one here.
+/// one here, or none.
 pub struct Derived<T> {
     slot: Arc<Slot<T>>,
     reloader: Reloader,
@@ -58,9 +63,48 @@ impl<T: Send + Sync + 'static> Derived<T> {
         Self { slot, reloader }
     }
 
-    /// The value of the generation that is served now. Never blocks; some nanoseconds.
+    /// The newest value that there is, also if it must not be used any more: then its generation is
+    /// [retired](Generation::retired). Never blocks; some nanoseconds.
+    ///
+    /// Who can fail should use [`Derived::get`].
     pub fn load(&self) -> Arc<Version<T>> {
         self.slot.current.load_full()
+    }
+
+    /// The value of the generation that is served now. Never blocks; some nanoseconds.
+    ///
+    /// # Errors
+    /// [`Closed`] while the value must not be used. Without
+    /// [`Policy::max_stale`](certsource::machine::Policy::max_stale), and with a closure that never fails, that is never.
+    pub fn get(&self) -> Result<Arc<Version<T>>, Closed> {
+        loop {
+            let version = self.load();
+            let number = version.generation.number();
+            // Before it is current, a generation has its values, or it is said here that it has none.
+            if let Some(unbuilt) = self.slot.unbuilt_after(number) {
+                return Err(Closed::Unbuilt(unbuilt));
+            }
+            if !version.generation.retired().is_retired() {
+                return Ok(version);
+            }
+            if self.load().generation.number() != number {
+                continue;
+            }
+            // It is said before the signal comes, and taken back after newer values are there.
+            if let Some(stale) = self.reloader.stale() {
+                return Err(Closed::Stale(stale));
+            }
+        }
+    }
+
+    /// As [`Derived::get`]; but while the value is closed, one that is built anew from the same generation, with nothing in it
+    /// from before: no pool, no session, no connection. For values that ask for themselves whether they are closed, as a
+    /// channel above a connector of `certsource-hyper` does: used, it fails as it should.
+    ///
+    /// # Errors
+    /// When it can not be built.
+    pub fn get_or_anew(&self) -> Result<Arc<Version<T>>, Error> {
+        self.get().or_else(|_| self.slot.anew())
     }
 
     /// The reloader that it follows.
@@ -88,18 +132,42 @@ pub(crate) type Build<T> =
 pub(crate) struct Slot<T> {
     build: Build<T>,
     current: ArcSwap<Version<T>>,
+    /// A newer generation is served, and there is no value of it.
+    unbuilt: ArcSwapOption<Unbuilt>,
+    /// A thread builds what is missing, or hangs in that.
+    is_mended: AtomicBool,
+    /// A second value of the generation that `current` is of, while that one must not be used.
+    anew: ArcSwapOption<Version<T>>,
 }
 
 impl<T: Send + Sync + 'static> Slot<T> {
     pub(crate) fn start(build: Build<T>, generation: &Arc<Generation>) -> Result<Self, Error> {
         let first = version(&build, generation)?;
-        Ok(Self { build, current: ArcSwap::from(first) })
+        let (unbuilt, anew) = (ArcSwapOption::empty(), ArcSwapOption::empty());
+        Ok(Self { build, current: ArcSwap::from(first), unbuilt, is_mended: AtomicBool::new(false), anew })
     }
 
     /// For a slot that nobody has seen yet: a newer generation was published meanwhile.
     pub(crate) fn start_again(&self, generation: &Arc<Generation>) -> Result<(), Error> {
         self.current.store(version(&self.build, generation)?);
         Ok(())
+    }
+
+    fn unbuilt_after(&self, number: u64) -> Option<Unbuilt> {
+        let unbuilt = self.unbuilt.load();
+        unbuilt.as_deref().filter(|unbuilt| unbuilt.generation > number).cloned()
+    }
+
+    fn anew(&self) -> Result<Arc<Version<T>>, Error> {
+        let current = self.current.load_full();
+        let number = current.generation.number();
+        if let Some(anew) = self.anew.load_full().filter(|anew| anew.generation.number() == number) {
+            return Ok(anew);
+        }
+        // Under no lock; so two may do it at once, and one of both is used.
+        let built = version(&self.build, &current.generation)?;
+        let before = self.anew.compare_and_swap(&None::<Arc<Version<T>>>, Some(Arc::clone(&built)));
+        Ok(before.clone().filter(|before| before.generation.number() == number).unwrap_or(built))
     }
 }
 
@@ -111,6 +179,11 @@ pub(crate) trait AnySlot: Send + Sync {
     fn build(&self, generation: &Arc<Generation>) -> Result<Built, Error>;
     /// Replaces the value, and returns the one before: to be dropped where no lock is held.
     fn publish(&self, built: Built) -> Built;
+    /// There is no value of this generation.
+    fn miss(&self, unbuilt: Unbuilt);
+    fn unbuilt(&self) -> Option<Unbuilt>;
+    /// As `build`, unless another thread is at it.
+    fn build_alone(&self, generation: &Arc<Generation>) -> Option<Result<Built, Error>>;
 }
 
 impl<T: Send + Sync + 'static> AnySlot for Slot<T> {
@@ -120,7 +193,25 @@ impl<T: Send + Sync + 'static> AnySlot for Slot<T> {
 
     fn publish(&self, built: Built) -> Built {
         let built = built.downcast::<Arc<Version<T>>>().expect("a slot publishes what it built itself");
-        Box::new(self.current.swap(*built))
+        let replaced = self.current.swap(*built);
+        Box::new((replaced, self.unbuilt.swap(None), self.anew.swap(None)))
+    }
+
+    fn miss(&self, unbuilt: Unbuilt) {
+        self.unbuilt.store(Some(Arc::new(unbuilt)));
+    }
+
+    fn unbuilt(&self) -> Option<Unbuilt> {
+        self.unbuilt.load().as_deref().cloned()
+    }
+
+    fn build_alone(&self, generation: &Arc<Generation>) -> Option<Result<Built, Error>> {
+        if self.is_mended.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let built = self.build(generation);
+        self.is_mended.store(false, Ordering::Release);
+        Some(built)
     }
 }
 

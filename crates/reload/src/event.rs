@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use certsource::machine::{Expiring, Regressed};
+use certsource::machine::{Expiring, Regressed, Stale};
 use certsource::{Diff, Error, Origin, Reason};
 use tokio::sync::broadcast;
 
@@ -44,6 +44,9 @@ pub enum EventKind {
     Degraded(String),
     /// The generation with this number is no longer served.
     Retired(u64),
+    /// Nothing is served any more, because the source could not be confirmed for longer than
+    /// [`Policy::max_stale`](certsource::machine::Policy::max_stale). It ends with the next [`EventKind::Reloaded`].
+    Stale(Stale),
     /// The served identity is past its end.
     Expired(Arc<Generation>),
     /// A certificate that is served has passed a threshold of [`Builder::on_expiry`](crate::Builder::on_expiry), or of
@@ -66,6 +69,7 @@ impl EventKind {
             Self::Recovered => "recovered",
             Self::Degraded(_) => "degraded",
             Self::Retired(_) => "retired",
+            Self::Stale(_) => "stale",
             Self::Expired(_) => "expired",
             Self::Expiring(_) => "expiring",
             Self::Regressed(_) => "regressed",
@@ -89,7 +93,8 @@ pub struct Reload {
 pub struct Failure {
     /// Why.
     pub error: Error,
-    /// The number of the generation that is served all the same; `None` before the first load.
+    /// The number of the generation that is served all the same; `None` before the first load, and when nothing is served
+    /// any more ([`EventKind::Stale`]).
     pub serving: Option<u64>,
     /// Whether a trust anchor was withdrawn in the files and is still trusted, because the identity is broken too.
     pub withdrawal_pending: bool,
@@ -101,7 +106,11 @@ impl Failure {
         self.error.reason()
     }
 
-    /// The number of the generation that is served all the same; 0 before the first load.
+    pub(crate) fn of_stale(stale: &Stale) -> Self {
+        Self { error: stale.clone().into(), serving: None, withdrawal_pending: false }
+    }
+
+    /// The number of the generation that is served all the same; 0 when there is none.
     pub fn serving(&self) -> u64 {
         self.serving.unwrap_or(0)
     }

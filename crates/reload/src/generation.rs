@@ -78,7 +78,7 @@ impl Generation {
         self.degraded.as_ref()
     }
 
-    /// The signal that a newer generation is served.
+    /// The signal that this generation is served no more.
     pub fn retired(&self) -> &Retired {
         &self.retired
     }
@@ -94,7 +94,8 @@ impl fmt::Debug for Generation {
     }
 }
 
-/// The signal that a generation has been replaced. Cheap to clone.
+/// The signal that a generation has been replaced, or given up because its source could not be confirmed
+/// ([`Policy::max_stale`](certsource::machine::Policy::max_stale)): it is served no more. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Retired(Arc<RetiredInner>);
 
@@ -107,12 +108,12 @@ struct RetiredInner {
 }
 
 impl Retired {
-    /// Whether the generation has been replaced.
+    /// Whether the generation has been replaced, or given up.
     pub fn is_retired(&self) -> bool {
         self.0.flag.load(Ordering::Acquire)
     }
 
-    /// Resolves when the generation has been replaced, and also when nobody follows the source any more, so that it never
+    /// Resolves when the generation has been replaced or given up, and also when nobody follows the source any more, so that it never
     /// will be: [`Retired::is_retired`] tells the two apart. At once if that has happened already.
     ///
     /// # Cancel safety
@@ -130,7 +131,7 @@ impl Retired {
         }
     }
 
-    /// Resolves when the generation has been replaced: never, if nobody follows the source any more.
+    /// Resolves when the generation has been replaced or given up: never, if nobody follows the source any more.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.

@@ -132,13 +132,24 @@ impl Hub {
         self.0.shared.kick(&mut state);
     }
 
-    pub(crate) fn at(&self, moment: Instant, task: impl FnOnce() + Send + 'static) {
+    /// Does this then. Returns by what it can be given up.
+    pub(crate) fn at(&self, moment: Instant, task: impl FnOnce() + Send + 'static) -> u64 {
         let mut state = self.0.shared.lock();
         state.last_id += 1;
         let id = state.last_id;
         state.later.insert(id, Box::new(task));
         state.times.insert(moment, id);
         self.0.shared.tell_keeper(&state, moment);
+        id
+    }
+
+    /// Gives up what was to be done then.
+    pub(crate) fn forget(&self, moment: Instant, id: u64) {
+        let mut state = self.0.shared.lock();
+        state.times.remove(moment, id);
+        let task = state.later.remove(&id);
+        drop(state);
+        drop(task);
     }
 
     #[cfg(feature = "notify")]

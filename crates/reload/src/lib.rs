@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod closed;
 mod derived;
 mod event;
 mod gate;
@@ -14,8 +15,9 @@ mod status;
 mod sync;
 mod trace;
 
-pub use certsource::machine::{Expiring, Regressed, Threshold};
+pub use certsource::machine::{Expiring, Regressed, Stale, Threshold};
 pub use certsource::{self, Error, Reason};
+pub use closed::{Closed, Unbuilt};
 pub use derived::{Derived, Version};
 pub use event::{Event, EventKind, Events, Failure, Lagged, Reload};
 pub use gate::Gate;

@@ -14,7 +14,7 @@ use crate::generation::Generation;
 
 /// Loads and refused or failed loads. Labels: `source`, `result` (`success`, `failure`), `reason` (`none` for a success).
 const RELOADS: &str = "certsource_reloads_total";
-/// The number of the served generation; 0 when the source is followed no more.
+/// The number of the served generation; 0 when the source is followed no more, or when nothing of it is served (`stale`).
 const GENERATION: &str = "certsource_generation";
 /// A number made of the served digest: instances that serve the same have the same. No label changes with it.
 const DRIFT: &str = "certsource_drift";
@@ -51,6 +51,7 @@ pub(crate) fn event(origin: &Origin, at: SystemTime, kind: &EventKind) {
                 .increment(1);
             gauge!(FAILING, "source" => source).set(seconds(at));
         }
+        EventKind::Stale(_) => gauge!(GENERATION, "source" => source).set(0.0),
         EventKind::Recovered => gauge!(FAILING, "source" => source).set(0.0),
         _ => {}
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
-use certsource::machine::{Expiring, Policy, Threshold};
+use certsource::machine::{Expiring, Policy, Stale, Threshold};
 use certsource::source::Armed;
 use certsource::{Error, Origin, Reason, Source};
 use tokio::sync::{broadcast, oneshot, watch};
@@ -44,14 +44,22 @@ impl Reloader {
         Builder::new(Box::new(source))
     }
 
-    /// The generation that is served now. Never blocks; some nanoseconds.
+    /// The generation that is served now; while nothing is served, the one that was served last: see [`Reloader::stale`].
+    /// Never blocks; some nanoseconds.
     pub fn current(&self) -> Arc<Generation> {
         self.entry.current().expect("a reloader is handed out after its first load")
     }
 
+    /// Set while nothing is served, because the source could not be confirmed for longer than [`Policy::max_stale`].
+    /// Never blocks.
+    pub fn stale(&self) -> Option<Stale> {
+        self.entry.stale.load().as_deref().cloned()
+    }
+
     /// Reads the source now, whatever its detector says, and returns the generation that matches it.
     ///
-    /// When it returns, the generation is published and every derived value is replaced. Content that could be half
+    /// When it returns, the generation is published and every derived value is replaced, or closed where it could not be
+    /// built from a withdrawal (see [`Derived`]). Content that could be half
     /// written must stand still first: see [`Policy::settle`].
     ///
     /// # Errors
@@ -70,8 +78,7 @@ impl Reloader {
     /// hold.
     ///
     /// # Errors
-    /// Why the source could not be followed. What overlapped is gone all the same, unless a derived value could not be
-    /// built without it.
+    /// Why the source could not be followed. What overlapped is gone all the same.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing; the withdrawal goes on.
@@ -203,7 +210,7 @@ impl fmt::Debug for Generations {
 /// # Defaults
 /// * policy: [`Policy::default`], so a look every 10 s
 /// * hub: [`Hub::shared`]
-/// * no overlap, no threshold of expiry
+/// * no overlap, no threshold of expiry, no [`Builder::max_stale`]
 /// * no gate, no hook; failures go to `tracing` as warnings while no failure hook is set
 /// * a first load that fails is an error at once
 #[must_use]
@@ -217,6 +224,8 @@ pub struct Builder {
     wait: Option<Duration>,
     thresholds: Vec<Threshold>,
     overlap: Option<Duration>,
+    max_stale: Option<Duration>,
+    adopt_within: Option<Duration>,
 }
 
 impl Builder {
@@ -231,6 +240,8 @@ impl Builder {
             wait: None,
             thresholds: Vec::new(),
             overlap: None,
+            max_stale: None,
+            adopt_within: None,
         }
     }
 
@@ -267,14 +278,14 @@ impl Builder {
         })
     }
 
-    /// Calls this when the source could not be loaded, or when what was loaded was refused. Failures then no longer
-    /// go to `tracing`.
+    /// Calls this when the source could not be loaded, when what was loaded was refused, and when nothing is served any
+    /// more ([`Policy::max_stale`]). Failures then no longer go to `tracing`.
     pub fn on_failure(mut self, hook: impl Fn(&Failure) + Send + Sync + 'static) -> Self {
         self.failures_are_hooked = true;
-        self.on_event(move |event| {
-            if let EventKind::Failed(failure) | EventKind::Rejected(failure) = &event.kind {
-                hook(failure);
-            }
+        self.on_event(move |event| match &event.kind {
+            EventKind::Failed(failure) | EventKind::Rejected(failure) => hook(failure),
+            EventKind::Stale(stale) => hook(&Failure::of_stale(stale)),
+            _ => {}
         })
     }
 
@@ -330,6 +341,22 @@ impl Builder {
         self
     }
 
+    /// Fails closed when the source could not be confirmed for so long: nothing is served any more, until it is whole
+    /// again. Off by default: the last good generation stays for as long as it takes. See [`Policy::max_stale`] for what
+    /// confirms a source, [`Derived::get`] for what becomes of values.
+    pub fn max_stale(mut self, limit: Duration) -> Self {
+        self.max_stale = Some(limit);
+        self
+    }
+
+    /// Publishes what only adds (new anchors; an identity in the place of one that is still valid) at a random moment within
+    /// this time, 5 s at most, so that a fleet does not connect anew all at once. Off by default. What is withdrawn, and what
+    /// is asked for by [`Reloader::reload`] or [`Reloader::wake`], never waits: see [`Policy::adopt_within`].
+    pub fn adopt_within(mut self, time: Duration) -> Self {
+        self.adopt_within = Some(time);
+        self
+    }
+
     /// Waits so long for a first load that works, instead of failing at once.
     pub fn wait_for_initial(mut self, timeout: Duration) -> Self {
         self.wait = Some(timeout);
@@ -366,14 +393,27 @@ impl Builder {
     }
 
     fn launch(self, first: impl FnOnce(Result<Arc<Generation>, Error>) + Send + 'static) -> Reloader {
-        let Self { source, mut policy, hub, gates, hooks, failures_are_hooked, wait, thresholds, overlap } =
-            self;
+        let Self {
+            source,
+            mut policy,
+            hub,
+            gates,
+            hooks,
+            failures_are_hooked,
+            wait,
+            thresholds,
+            overlap,
+            max_stale,
+            adopt_within,
+        } = self;
         for threshold in thresholds {
             if !policy.expiring.contains(&threshold) {
                 policy.expiring.push(threshold);
             }
         }
         policy.overlap = overlap.unwrap_or(policy.overlap);
+        policy.max_stale = max_stale.or(policy.max_stale);
+        policy.adopt_within = adopt_within.unwrap_or(policy.adopt_within);
         let hub = hub.unwrap_or_else(Hub::shared);
         let deadline = wait.map(|wait| Instant::now() + wait.min(LONGEST));
         let entry = Entry::new(hub, source, policy, gates, Hooks::new(hooks), failures_are_hooked);

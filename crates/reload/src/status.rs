@@ -11,7 +11,7 @@ use certsource::{Digest, Origin, Reason};
 pub struct Status {
     /// Of which source.
     pub origin: Origin,
-    /// The number of the served generation; 0 before the first load.
+    /// The number of the served generation, or of the last one when nothing is served (`stale`); 0 before the first load.
     pub generation: u64,
     /// The digest of the served generation, over its public parts.
     pub digest: Option<Digest>,
@@ -26,6 +26,9 @@ pub struct Status {
     pub reason: Option<Reason>,
     /// The same, in words.
     pub message: Option<String>,
+    /// Whether nothing is served any more, because the source could not be confirmed for longer than
+    /// [`Policy::max_stale`](certsource::machine::Policy::max_stale).
+    pub stale: bool,
     /// Whether a withdrawn trust anchor is still trusted, because the identity's files are broken.
     pub withdrawal_pending: bool,
     /// What an operator should see to, while everything is served as it should be.
@@ -39,9 +42,10 @@ pub struct Status {
 
 impl Status {
     /// Whether a generation is served and its identity, if it has one, has not expired at `now`: for readiness
-    /// probes. A source that can not be loaded any more stays ready while what is served is valid.
+    /// probes. A source that can not be loaded any more stays ready while what is served is valid, unless
+    /// [`Policy::max_stale`](certsource::machine::Policy::max_stale) ends that.
     pub fn is_ready_at(&self, now: SystemTime) -> bool {
-        self.generation > 0 && self.expires_at.is_none_or(|end| now <= end)
+        self.generation > 0 && !self.stale && self.expires_at.is_none_or(|end| now <= end)
     }
 }
 

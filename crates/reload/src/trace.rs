@@ -37,6 +37,18 @@ pub(crate) fn event(origin: &Origin, kind: &EventKind, is_told: bool) {
                 "{failure}"
             );
         }
+        EventKind::Stale(stale) if !is_told => tracing::warn!(
+            target: TARGET,
+            %origin,
+            event,
+            reason = certsource::Reason::Stale.as_str(),
+            generation = stale.generation,
+            "nothing is served any more: {stale}"
+        ),
+        EventKind::Stale(stale) => {
+            let (reason, generation) = (certsource::Reason::Stale.as_str(), stale.generation);
+            tracing::debug!(target: TARGET, %origin, event, reason, generation, "{stale}");
+        }
         EventKind::Degraded(why) => tracing::warn!(target: TARGET, %origin, event, "{why}"),
         EventKind::Expired(generation) => tracing::warn!(
             target: TARGET,

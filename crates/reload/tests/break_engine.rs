@@ -221,35 +221,6 @@ fn a_withdrawal_whose_check_hangs_is_published() {
 }
 
 #[test]
-fn a_withdrawal_that_can_not_be_built_is_tried_again_and_never_half_published() {
-    let (one, two) = (Ca::new("one"), Ca::new("two"));
-    let (pusher, reloader) = start(&one);
-    pusher.push(anchors(&[&one, &two]));
-    assert_eq!(reloader.reload_blocking().unwrap().number(), 2);
-    let fails = Arc::new(AtomicBool::new(false));
-    let derived = reloader
-        .derive({
-            let fails = Arc::clone(&fails);
-            move |generation| {
-                if fails.load(Ordering::SeqCst) { Err("no descriptor left") } else { Ok(generation.number()) }
-            }
-        })
-        .unwrap();
-    fails.store(true, Ordering::SeqCst);
-    pusher.push(anchors(&[&one]));
-    let error = reloader.reload_blocking().unwrap_err();
-    assert!(error.to_string().contains("no descriptor left"), "{error}");
-    assert_eq!((reloader.current().number(), derived.load().generation().number()), (2, 2));
-    assert!(!reloader.current().retired().is_retired());
-    fails.store(false, Ordering::SeqCst);
-    // By itself: nobody wakes it.
-    until("it is published", || derived.load().generation().number() == 3);
-    until("as one", || reloader.current().number() == 3);
-    pusher.push(anchors(&[&two]));
-    assert_eq!(reloader.reload_blocking().unwrap().number(), 4, "the numbers are still one apart");
-}
-
-#[test]
 fn a_derived_value_that_fails_once_is_tried_again_by_itself() {
     let (pusher, reloader) = start(&Ca::new("one"));
     let times = Arc::new(AtomicUsize::new(0));

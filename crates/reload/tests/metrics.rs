@@ -144,3 +144,24 @@ fn the_same_content_has_the_same_drift_everywhere() {
     }
     assert_eq!(drifts[0], drifts[1]);
 }
+
+#[test]
+fn nothing_is_served_while_nobody_can_confirm_it() {
+    let kept = kept();
+    let dir = TestDir::new().unwrap();
+    let ca = Ca::new("c");
+    let path = dir.write("ca.pem", ca.certificate_pem()).unwrap();
+    let reloader = Reloader::builder(Files::trust(&path))
+        .every(Duration::from_millis(50))
+        .max_stale(Duration::from_millis(200))
+        .on_failure(|_| ())
+        .start()
+        .unwrap();
+    let source = reloader.origin().to_string();
+    let generation = |number: f64| kept.gauge("certsource_generation", &source) == Some(number);
+    until("loaded", || generation(1.0));
+    dir.write("ca.pem", "garbage").unwrap();
+    until("stale", || generation(0.0));
+    dir.write("ca.pem", ca.certificate_pem()).unwrap();
+    until("served again", || generation(2.0));
+}

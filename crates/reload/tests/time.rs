@@ -124,3 +124,45 @@ fn who_waits_for_a_retirement_is_released_when_the_engine_ends() {
         move || pollster::block_on(wait)
     });
 }
+
+#[test]
+fn a_reload_waits_for_no_turn_and_what_nobody_asks_for_does() {
+    let cas: Vec<_> = (0..24).map(|n| Ca::new(&n.to_string())).collect();
+    let (pusher, source) = push(Origin::named("push"));
+    pusher.push(anchors(&[&cas[0]]));
+    let reloader = Reloader::builder(source)
+        .hub(Hub::new())
+        .policy(Policy::every(100_000 * SEC))
+        .adopt_within(5 * SEC)
+        .start()
+        .unwrap();
+    let begun = std::time::Instant::now();
+    let mut number = 1;
+    for count in 2..=12 {
+        pusher.push(anchors(&cas[..count].iter().collect::<Vec<_>>()));
+        number += 1;
+        assert_eq!(reloader.reload_blocking().unwrap().number(), number);
+    }
+    for count in 13..=24 {
+        pusher.push(anchors(&cas[..count].iter().collect::<Vec<_>>()));
+        // As a failed handshake does.
+        reloader.wake();
+        number += 1;
+        until("the next one", || reloader.current().number() == number);
+    }
+    // Twenty turns would take a minute.
+    assert!(begun.elapsed() < 20 * SEC, "{:?}", begun.elapsed());
+    let begun = std::time::Instant::now();
+    for count in (13..=16).rev() {
+        // A withdrawal, at once; then what was withdrawn is back, and nobody asks for it.
+        pusher.push(anchors(&cas[..count - 1].iter().collect::<Vec<_>>()));
+        until("the withdrawal", || reloader.current().trust().unwrap().len() == count - 1);
+        let withdrawn = begun.elapsed();
+        pusher.push(anchors(&cas[..count].iter().collect::<Vec<_>>()));
+        until("its turn", || reloader.current().trust().unwrap().len() == count);
+        if begun.elapsed() - withdrawn > 200 * MS {
+            return;
+        }
+    }
+    panic!("four turns were all at once");
+}

@@ -11,7 +11,7 @@ use rustls::crypto::{
 };
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme};
 
 use crate::client::ClientTls;
 use crate::gate::certified_key;
@@ -23,7 +23,8 @@ impl ClientTls {
     /// It keeps the source followed for as long as it lives.
     ///
     /// # What it keeps
-    /// Every new connection trusts and shows what is current then: what was withdrawn is refused.
+    /// Every new connection trusts and shows what is current then: what was withdrawn is refused. While nothing may be used,
+    /// handshakes fail with a [`Closed`](certsource_reload::Closed) in [`rustls::Error::Other`].
     ///
     /// # What it loses
     /// * Resumption: rustls would resume a session without a look at what verified it, so every connection pays a full
@@ -90,7 +91,8 @@ impl ServerCertVerifier for Following {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.current.load().verifier.verify_server_cert(leaf, intermediates, name, ocsp, now)
+        let current = self.current.get().map_err(|closed| OtherError(Arc::new(closed)))?;
+        current.verifier.verify_server_cert(leaf, intermediates, name, ocsp, now)
     }
 
     fn verify_tls12_signature(
@@ -118,7 +120,7 @@ impl ServerCertVerifier for Following {
 
 impl ResolvesClientCert for Following {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.current.load().identity.clone()
+        self.current.get().ok()?.identity.clone()
     }
 
     fn has_certs(&self) -> bool {

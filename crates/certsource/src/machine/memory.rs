@@ -171,11 +171,19 @@ impl Spread {
     }
 
     pub(super) fn around(&mut self, interval: Duration, share: f64) -> Duration {
+        interval.mul_f64(1.0 + share * (2.0 * self.unit() - 1.0))
+    }
+
+    pub(super) fn within(&mut self, most: Duration) -> Duration {
+        most.mul_f64(self.unit())
+    }
+
+    /// From 0 to 1.
+    fn unit(&mut self) -> f64 {
         // xorshift64: enough for spreading.
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        let unit = (self.0 >> 11) as f64 / (1_u64 << 53) as f64;
-        interval.mul_f64(1.0 + share * (2.0 * unit - 1.0))
+        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
     }
 }

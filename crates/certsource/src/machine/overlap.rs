@@ -72,7 +72,8 @@ impl Machine {
 
     /// When anchors that are kept are to go.
     pub(super) fn overlap_ends(&self) -> Option<Instant> {
-        let current = self.current.as_ref()?;
+        // While nothing is served, what overlapped is not either.
+        let current = self.current.as_ref().filter(|_| !self.is_stale())?;
         if Arc::ptr_eq(&current.material, &current.plain) {
             return None;
         }

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Now;
 use crate::error::{Error, Reason};
+use crate::machine::adopt::Turn;
 use crate::machine::expiry::Expiry;
 use crate::machine::memory::{Current, Pace, Refusal, Settling, Spread, Step, Trouble, Unconfirmed, merge};
 use crate::machine::overlap::Withdrawn;
+use crate::machine::stale::Confirmed;
 use crate::machine::{Candidate, Policy, SHORTEST, Todo, Told, Verdict};
 use crate::material::{Material, Reading};
 use crate::origin::Origin;
@@ -33,11 +35,15 @@ pub struct Machine {
     origin: Origin,
     pub(super) step: Step,
     /// Read after the next look, whatever that look says.
-    must_read: bool,
+    pub(super) must_read: bool,
     /// A wake-up came that no look has followed yet.
     woken: bool,
     /// A demand came that no look has followed yet: it is not slowed down.
     asked: bool,
+    /// Somebody needs what the next read finds.
+    pub(super) hurried: bool,
+    /// What is ready, and when it is adopted.
+    pub(super) turn: Option<Turn>,
     pace: Pace,
     /// How the change that is being followed arrived; the least certain of all its parts.
     arrival: Option<Arrival>,
@@ -50,10 +56,11 @@ pub struct Machine {
     pub(super) current: Option<Current>,
     pub(super) expiry: Expiry,
     pub(super) withdrawn: Withdrawn,
+    pub(super) confirmed: Confirmed,
     pub(super) trouble: Option<Trouble>,
     refusal: Option<Refusal>,
     /// Demands made, and those that the read in progress covers.
-    demands: u64,
+    pub(super) demands: u64,
     covering: u64,
     pub(super) concluded: u64,
     /// When the job that is out was handed out.
@@ -64,7 +71,7 @@ pub struct Machine {
     /// When the last look asked to look again.
     look_by: Option<Instant>,
     pub(super) told: VecDeque<Told>,
-    spread: Spread,
+    pub(super) spread: Spread,
 }
 
 impl Machine {
@@ -78,6 +85,8 @@ impl Machine {
             must_read: true,
             woken: false,
             asked: false,
+            hurried: false,
+            turn: None,
             pace: Pace::new(),
             arrival: None,
             settling: None,
@@ -87,6 +96,7 @@ impl Machine {
             current: None,
             expiry: Expiry::default(),
             withdrawn: Withdrawn::default(),
+            confirmed: Confirmed::default(),
             trouble: None,
             refusal: None,
             demands: 0,
@@ -104,6 +114,7 @@ impl Machine {
     /// What to do next. What it hands out must be reported before anything else is handed out.
     pub fn next(&mut self, now: Now) -> Todo {
         self.watch_expiry(now);
+        let stale_at = self.watch_stale(now);
         if self.out_since.is_some() {
             return Todo::Wait(None);
         }
@@ -114,6 +125,7 @@ impl Machine {
             let woken = self.woken.then(|| self.pace.earliest(now.mono));
             let until = if self.asked { now.mono } else { woken.map_or(until, |woken| until.min(woken)) };
             if until > now.mono {
+                let until = stale_at.map_or(until, |stale| until.min(stale));
                 return Todo::Wait(Some(self.expiry_wake(now, until)));
             }
         }
@@ -185,10 +197,15 @@ impl Machine {
             }
             _ if self.must_read => Step::ReadNext,
             _ => {
+                if self.trouble.is_none() && self.refusal.is_none() && !self.is_stale() {
+                    self.confirm(now);
+                }
                 let mut until = self.next_look(now);
                 if let Look::SameUntil(at) = look {
                     let at = at.max(now.mono + SHORTEST);
-                    until = if self.armed == Armed::Watching { at } else { until.min(at) };
+                    // A limit on how long nobody may look counts more than what the detector needs.
+                    let is_enough = self.armed == Armed::Watching && self.policy.max_stale.is_none();
+                    until = if is_enough { at } else { until.min(at) };
                 }
                 let refused_until = self.refusal.as_ref().and_then(|refusal| refusal.until);
                 Step::Rest([refused_until, held].into_iter().flatten().fold(until, Instant::min))
@@ -253,6 +270,7 @@ impl Machine {
         self.must_read = true;
         self.covering = self.demands;
         self.note_failure(now, self.hung(now));
+        self.watch_stale(now);
     }
 
     /// The policy, with every value in range.
@@ -308,7 +326,11 @@ impl Machine {
     fn candidate(&self, now: Now, plain: &Arc<Material>, degraded: Option<Error>) -> Candidate {
         let material = self.overlapped(now, plain);
         let current = self.current.as_ref().map(|current| Arc::clone(&current.material));
-        let can_be_refused = current.as_ref().is_none_or(|current| !material.only_withdraws(current));
+        // The checks have accepted it once. One that says no now, because a server is down, must not keep all of it closed.
+        let is_back = self.is_stale()
+            && self.current.as_ref().is_some_and(|current| current.content == plain.content_id());
+        let can_be_refused =
+            !is_back && current.as_ref().is_none_or(|current| !material.only_withdraws(current));
         Candidate { material, current, can_be_refused, degraded }
     }
 
@@ -321,8 +343,13 @@ impl Machine {
             self.arrival = Some(Arrival::Unknown);
         }
         if let Some(current) = &self.current {
-            if current.content == content {
+            if current.content == content && !self.is_stale() {
                 return self.unchanged(now);
+            }
+            if current.content == content {
+                // It has been judged, and it stood still long before.
+                self.step = Step::JudgeNext(material, None);
+                return;
             }
             if current.plain.digest() == material.digest() {
                 // The public parts are the same and the key's bytes are not: nothing to publish, but the gates must
@@ -342,13 +369,9 @@ impl Machine {
                 Some(before) if before.times >= CONFIRMATIONS => {}
                 // Replaced by the same again: read whole twice.
                 Some(before) if before.content == content => {
-                    self.step = Step::JudgeNext(material, None);
-                    return;
+                    return self.take_turn(began, now, material, |material| Step::JudgeNext(material, None));
                 }
-                _ => {
-                    self.step = Step::ConfirmNext(material);
-                    return;
-                }
+                _ => return self.take_turn(began, now, material, Step::ConfirmNext),
             }
         }
         let need = self.settle_time(&material);
@@ -359,8 +382,7 @@ impl Machine {
                     settling.still = now.mono;
                 }
                 if began.mono >= settling.stands_at(need) {
-                    self.step = Step::JudgeNext(material, None);
-                    return;
+                    return self.take_turn(began, now, material, |material| Step::JudgeNext(material, None));
                 }
             }
             _ => {
@@ -412,6 +434,7 @@ impl Machine {
     }
 
     fn unchanged(&mut self, now: Now) {
+        self.confirm(now);
         self.end_trouble();
         self.follow_nothing();
         self.refusal = None;
@@ -434,6 +457,8 @@ impl Machine {
         self.moved = false;
         self.rechecks = false;
         self.arrival = None;
+        self.turn = None;
+        self.hurried = false;
         // A demand that came after the read began still wants one.
         self.must_read = self.demands > self.covering;
         self.asked |= self.must_read;
@@ -444,10 +469,10 @@ impl Machine {
         self.hangs = false;
     }
 
-    fn hung(&self, now: Now) -> Error {
+    pub(super) fn hung(&self, now: Now) -> Error {
         let since = self.out_since.unwrap_or(now.mono);
         let message = format!(
-            "no answer for {} s; the disk or the network file system hangs, the last good generation stays",
+            "no answer for {} s; the disk or the network file system hangs",
             now.mono.saturating_duration_since(since).as_secs()
         );
         Error::new(Reason::TimedOut, message).of(self.origin.clone())
@@ -469,7 +494,7 @@ impl Machine {
     fn next_look(&mut self, now: Now) -> Instant {
         let is_watching = self.armed == Armed::Watching;
         let interval = if is_watching { self.policy.safety } else { self.policy.interval };
-        let next = now.mono + self.spread.around(interval, self.policy.jitter);
+        let next = now.mono + self.spread.around(self.look_in_time(interval), self.policy.jitter);
         // The safety poll is far away; what was adopted meanwhile may be too young to be trusted.
         match self.look_by.filter(|_| is_watching) {
             Some(at) => next.min(at.max(now.mono + SHORTEST)),

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::{Certificate, Crl, Material, Role};
 use crate::digest::Fingerprint;
@@ -41,6 +42,24 @@ impl Material {
         };
         let (now, before) = (all(self), all(current));
         now.len() < before.len() && now.is_subset(&before)
+    }
+
+    /// Whether nothing is lost: no anchor is gone, the lists are the same, and an identity that makes way for another is valid
+    /// at both moments.
+    pub(crate) fn only_adds(&self, current: &Self, now: SystemTime, until: SystemTime) -> bool {
+        let lists = |m: &Self| -> Option<HashSet<Fingerprint>> {
+            m.crls.as_ref().map(|crls| crls.iter().map(Crl::fingerprint).collect())
+        };
+        let is_valid =
+            |certificate: &Certificate| certificate.not_before() <= now && until < certificate.not_after();
+        let keeps_identity = match (&current.identity, &self.identity) {
+            (Some(old), Some(_)) => old.chain.iter().all(is_valid),
+            (old, _) => old.is_none(),
+        };
+        self.trust.is_some() == current.trust.is_some()
+            && self.anchors_missing_from(current).is_empty()
+            && lists(self) == lists(current)
+            && keeps_identity
     }
 
     /// Whether nothing is accepted that was not accepted before: the identity is the same, no anchor is new, and every

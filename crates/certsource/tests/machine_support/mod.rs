@@ -167,6 +167,7 @@ pub fn name(told: &Told) -> String {
         Told::Refused(e) => format!("refused {}", e.reason()),
         Told::Recovered => "recovered".into(),
         Told::Degraded(_) => "degraded".into(),
+        Told::Stale(_) => "stale".into(),
         Told::Expired => "expired".into(),
         Told::Expiring(e) => format!("{} expiring {:?}", e.role, e.threshold),
         Told::Regressed(Regressed::AnchorReturned(_)) => "regressed anchor".into(),

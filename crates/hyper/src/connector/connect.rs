@@ -14,7 +14,7 @@ use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
-use super::{BoxError, Connector, Current, HttpUris, Options};
+use super::{BoxError, Connector, Current, HttpUris, NoConfig, Options};
 use crate::error::{ConnectError, ConnectErrorKind};
 use crate::reactive::Host;
 use crate::refusal;
@@ -110,9 +110,10 @@ where
         name: ServerName<'static>,
     ) -> Result<Attempt<C::Response>, ConnectError> {
         let options = &self.shared.options;
-        let Current { generation, config, pool } = self
-            .current()
-            .map_err(|error| ConnectError::new(ConnectErrorKind::Config, host).caused_by(error))?;
+        let Current { generation, config, pool } = self.current().map_err(|why| match why {
+            NoConfig::Closed(closed) => ConnectError::new(ConnectErrorKind::Closed, host).caused_by(closed),
+            NoConfig::Failed(error) => ConnectError::new(ConnectErrorKind::Config, host).caused_by(error),
+        })?;
         let handshake = TlsConnector::from(config).connect(name, TokioIo::new(tcp));
         let handshake = tokio::time::timeout(options.handshake_timeout, handshake);
         let Some(done) = until_retired(handshake, &generation).await else {
@@ -131,7 +132,7 @@ where
             return Err(ConnectError::new(ConnectErrorKind::Protocol, host).caused_by(why));
         }
         // The derived config is replaced before the signal comes.
-        if self.shared.current.load().generation().number() > generation.number() {
+        if self.is_over(&generation) {
             return Ok(Attempt::Superseded);
         }
         let has_identity = generation.identity().is_some();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use certsource_reload::{Error, Reason, Reloader};
+use certsource_reload::{Closed, Error, Reason, Reloader};
 use certsource_rustls::{ClientAuth, ServerTls};
 use futures_core::Stream;
 use rustls::server::Acceptor;
@@ -33,6 +33,8 @@ const BREATH: Duration = Duration::from_millis(500);
 /// The generation of a handshake is chosen when the client's hello is there. Each has session storage and ticket keys of
 /// its own, so no session of an older one is resumed. If a newer one is published while the handshake goes on, the client's
 /// certificate is verified again by that one before the connection is handed out.
+///
+/// While nothing may be used ([`Closed`](certsource_reload::Closed)), handshakes are refused: the connection is closed.
 ///
 /// Handshakes run in tasks of their own: a client that is slow, or says nothing, delays no other. They end after the
 /// handshake timeout; when there are too many, the oldest is given up.
@@ -162,8 +164,9 @@ async fn handshake(
 ) -> io::Result<TlsStream> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
     let site = Arc::clone(sites.choose(start.client_hello().server_name()));
+    let closed = |why: Closed| io::Error::new(io::ErrorKind::PermissionDenied, why);
     let (config, generation) = {
-        let current = site.current.load();
+        let current = site.current.get().map_err(closed)?;
         (Arc::clone(&current.config), Arc::clone(current.generation()))
     };
     let mut io = start.into_stream(config).await?;
@@ -175,6 +178,10 @@ async fn handshake(
             io::ErrorKind::PermissionDenied,
             "the client was withdrawn during the handshake",
         ));
+    }
+    if let Err(why) = peer.site().current.get() {
+        let _ = io.shutdown().await;
+        return Err(closed(why));
     }
     Ok(TlsStream::new(io, peer, drain))
 }

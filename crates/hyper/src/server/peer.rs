@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use certsource_reload::Generation;
+use certsource_reload::{Closed, Generation};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::{HandshakeKind, ServerConnection};
 
@@ -37,10 +37,13 @@ struct Inner {
 pub enum Standing {
     /// Its handshake was made with that generation.
     Current,
-    /// Its handshake was made with an older one. The client would be let in by the current one too.
+    /// Its handshake was made with an older one. The client would be let in by the current one too. So is every connection
+    /// that would be current, while nothing is served because the source could not be confirmed for too long
+    /// ([`Stale`](certsource_reload::Stale)).
     Old,
     /// Its handshake was made with an older one, and the current one would not let this client in: its CA was withdrawn,
-    /// it was revoked, it has no certificate and needs one.
+    /// it was revoked, it has no certificate and needs one. So is every connection, while a withdrawal was published that
+    /// nothing could be made from ([`Unbuilt`](certsource_reload::Unbuilt)): nobody can be verified then.
     Withdrawn,
 }
 
@@ -99,10 +102,15 @@ impl Peer {
     /// What the generation that is current now means for this connection. The client's certificate is verified again, once
     /// for each generation.
     pub fn standing(&self) -> Standing {
-        let current = self.0.site.current.load();
+        let (current, is_stale) = match self.0.site.current.get() {
+            Ok(current) => (current, false),
+            // Who was let in last is judged by what was served last.
+            Err(Closed::Stale(_)) => (self.0.site.current.load(), true),
+            Err(_) => return Standing::Withdrawn,
+        };
         let number = current.generation().number();
         if number == self.0.generation.number() {
-            return Standing::Current;
+            return if is_stale { Standing::Old } else { Standing::Current };
         }
         let judged = self.0.judged.load(Ordering::Acquire);
         let is_in = if judged / 2 == number {
@@ -123,6 +131,11 @@ impl Peer {
             }
             _ => !verifier.client_auth_mandatory(),
         }
+    }
+
+    /// Whether nothing is served any more by which it could be judged.
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.site.current.get().is_err()
     }
 
     pub(super) fn site(&self) -> &Site {

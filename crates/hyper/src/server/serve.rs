@@ -34,6 +34,7 @@ type Builder = auto::Builder<TokioExecutor>;
 ///   it is answered with `403 Forbidden`. What has begun finishes, and then the connection is closed; an idle one at once;
 /// * else HTTP/2 is told to go elsewhere (`GOAWAY`), and HTTP/1 by `connection: close` in the next response. Requests on
 ///   their way are served: a rotation fails none;
+/// * if there is none to replace it ([`Closed`](certsource_reload::Closed)), every connection ends that way, idle ones at once;
 /// * after the [drain deadline](super::ListenerBuilder::drain), if one is set, the connection is cut.
 ///
 /// # Cancel safety
@@ -162,13 +163,14 @@ async fn connection<S, B>(
     let use_of = Arc::new(Use::default());
     let service = Application { inner: Guard::new(service), peer: peer.clone(), use_of: Arc::clone(&use_of) };
     let mut served = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
-    let mut is_closing = false;
+    let mut retired = pin!(peer.generation().retired().replaced());
+    let (mut is_closing, mut is_retired) = (false, false);
     loop {
         // On HTTP/2, a connection that no request has come by yet waits for the first: a client that has just made it has
         // one on the way.
         let ends = match peer.standing() {
             Standing::Current => false,
-            Standing::Old => use_of.is_http2.load(Ordering::Acquire),
+            Standing::Old => use_of.is_http2.load(Ordering::Acquire) || peer.is_closed(),
             Standing::Withdrawn => true,
         };
         if !is_closing && (ends || *closing.borrow_and_update()) {
@@ -179,6 +181,8 @@ async fn connection<S, B>(
             // The client went away, or misbehaved: nothing for the application.
             _ = served.as_mut() => return,
             Some(_) = generations.changed(), if !is_closing => {}
+            // Without a newer one, where what is served could not be confirmed.
+            () = &mut retired, if !is_closing && !is_retired => is_retired = true,
             () = use_of.first.notified(), if !is_closing => {}
             Ok(()) = closing.changed(), if !is_closing => {}
         }

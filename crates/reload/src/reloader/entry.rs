@@ -1,7 +1,7 @@
 //! [`Entry`]: one source on the hub's threads. It gives the machine what it asks for.
 //!
-//! What is not here: asking the checks and building derived values (`entry/judge.rs`), and carrying out what the
-//! machine decided (`entry/tell.rs`).
+//! What is not here: asking the checks and building derived values (`entry/judge.rs`), building later what could not be
+//! built (`entry/mend.rs`), and carrying out what the machine decided (`entry/tell.rs`).
 //!
 //! Locks are taken in this order: `telling`, `slots`, `judging`, `waiting`, `machine`, `notes`. The application's code
 //! (checks, derive closures, hooks, drops of its values) runs under none of them.
@@ -23,6 +23,7 @@ use crate::derived::{AnySlot, Build};
 use crate::gate::panicked;
 
 mod judge;
+mod mend;
 mod tell;
 
 /// One source that is followed. Handles hold it strongly, the hub's threads weakly.
@@ -51,6 +52,17 @@ pub(crate) struct Entry {
     /// Set by wake-ups, which take no lock: they come from the watcher's thread.
     woken: Arc<AtomicBool>,
     deadline: Duration,
+    max_stale: Option<Duration>,
+    /// Set while nothing is served.
+    pub(super) stale: ArcSwapOption<Stale>,
+    /// When it is looked whether what is served is stale, and by what that can be given up.
+    stale_watch: Mutex<Option<(Instant, u64)>>,
+    /// When values that could not be built are tried again, and by what that can be given up.
+    mending: Mutex<Option<(Instant, u64)>>,
+    /// The first pause before that, and the longest.
+    first_pause: Duration,
+    longest_pause: Duration,
+    me: Weak<Self>,
     id: u64,
     hub: Hub,
 }
@@ -89,8 +101,18 @@ impl Entry {
         #[cfg(feature = "notify")]
         let alarm = alarm.with_watches(hub.watches());
         let machine = Machine::new(policy, origin.clone());
-        Arc::new(Self {
+        let policy = machine.policy();
+        let (first_pause, longest_pause) =
+            (policy.backoff, policy.backoff_max.min(policy.interval).max(policy.backoff));
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            mending: Mutex::default(),
+            first_pause,
+            longest_pause,
             deadline: machine.policy().deadline,
+            max_stale: machine.policy().max_stale,
+            stale: ArcSwapOption::empty(),
+            stale_watch: Mutex::default(),
             events: OnceLock::new(),
             numbers: OnceLock::new(),
             current: ArcSwapOption::empty(),
@@ -127,7 +149,30 @@ impl Entry {
             });
         }
         lock(&self.machine).demand(Now::read());
+        self.watch_stale();
         self.hub.drive(self.id);
+    }
+
+    /// Sees to it that what nobody can confirm is given up in time, also while a job hangs.
+    fn watch_stale(self: &Arc<Self>) {
+        let Some(limit) = self.max_stale else { return };
+        let now = Now::read();
+        let (due, has_told) = {
+            let mut machine = lock(&self.machine);
+            (machine.watch_stale(now), machine.has_told())
+        };
+        if has_told {
+            self.carry_out();
+        }
+        // What is served from now on is stale no sooner.
+        let at = due.unwrap_or(now.mono + limit);
+        let entry = Arc::downgrade(self);
+        let id = self.hub.at(at, move || {
+            if let Some(entry) = entry.upgrade() {
+                entry.watch_stale();
+            }
+        });
+        *lock(&self.stale_watch) = Some((at, id));
     }
 
     pub(super) fn subscribe(&self) -> Events {
@@ -144,6 +189,8 @@ impl Entry {
     }
 
     pub(super) fn wake(&self) {
+        // Somebody needs what there is; a fleet is spread without it.
+        lock(&self.machine).hurry(Now::read());
         self.alarm.wake().wake();
     }
 
@@ -203,10 +250,13 @@ impl Entry {
             let trouble = machine.trouble().map(|(error, since)| (error.clone(), since));
             (trouble, machine.is_withdrawal_pending(), machine.arming().clone())
         };
+        let stale = self.stale.load_full();
+        let closed = stale.as_deref().filter(|_| trouble.is_none());
         let material = current.as_ref().map(|generation| generation.material());
         let degraded =
             current.as_ref().filter(|_| trouble.is_some()).and_then(|generation| generation.degraded());
         let degraded = degraded.map(tell::degraded_by).or_else(|| lock(&self.notes).newest());
+        let degraded = degraded.or_else(|| self.unbuilt().map(|unbuilt| unbuilt.to_string()));
         let degraded = degraded.or(if let Armed::Degraded(why) = &arming { Some(why.clone()) } else { None });
         Status {
             origin: self.origin.clone(),
@@ -217,8 +267,12 @@ impl Entry {
                 .as_ref()
                 .map_or(0.0, |generation| generation.published().elapsed().as_secs_f64()),
             failing_seconds: trouble.as_ref().map(|(_, since)| since.elapsed().as_secs_f64()),
-            reason: trouble.as_ref().map(|(error, _)| error.reason()),
-            message: trouble.as_ref().map(|(error, _)| error.to_string()),
+            reason: trouble.as_ref().map(|(error, _)| error.reason()).or(closed.map(|_| Reason::Stale)),
+            message: trouble
+                .as_ref()
+                .map(|(error, _)| error.to_string())
+                .or_else(|| closed.map(ToString::to_string)),
+            stale: stale.is_some(),
             withdrawal_pending,
             degraded,
             watching: arming == Armed::Watching,
@@ -319,6 +373,8 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.hub.remove(self.id);
+        let later = [lock(&self.stale_watch).take(), lock(&self.mending).take()];
+        later.into_iter().flatten().for_each(|(at, id)| self.hub.forget(at, id));
         #[cfg(feature = "metrics")]
         crate::metrics::gone(&self.origin);
         if let Some(last) = self.current.swap(None) {

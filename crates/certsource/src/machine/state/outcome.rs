@@ -51,20 +51,25 @@ impl Machine {
             if let Some(trouble) = &mut self.trouble {
                 trouble.withdrawal = None;
             }
-            if !self.is_served_already(now, &material, plain) {
+            // While nothing is served, there is nothing to withdraw, and a part of the source is no reason to begin again.
+            if !self.is_stale() && !self.is_served_already(now, &material, plain) {
                 self.publish(now, material, plain, Some(error));
             }
             self.step = Step::Rest(now.mono + self.policy.backoff);
             return;
         }
-        if self.is_served_already(now, &material, plain) {
+        if !self.is_stale() && self.is_served_already(now, &material, plain) {
             return self.unchanged(now);
         }
         if let Err((error, valid_from)) = self.check_policy(now, candidate) {
             let wait = valid_from.map(|from| from.duration_since(now.wall).unwrap_or_default());
             return self.refuse(now, plain, error, wait.map(|wait| now.mono + wait), valid_from);
         }
+        let owes_recovery = self.trouble.as_ref().is_some_and(|trouble| trouble.owes_recovery);
         self.end_trouble();
+        if self.confirm(now) && !owes_recovery {
+            self.told.push_back(Told::Recovered);
+        }
         self.refusal = None;
         self.follow_nothing();
         self.publish(now, material, plain, None);
@@ -293,6 +298,9 @@ impl Machine {
     /// Invariant 12: what is withdrawn is published with the last good rest, once something else has been broken
     /// beyond its grace.
     fn withdraw(&mut self, now: Now, partial: Option<&Partial>, error: &Error) -> Withdrawal {
+        if self.is_stale() {
+            return Withdrawal::None;
+        }
         let (Some(current), Some(trouble)) = (&self.current, &mut self.trouble) else {
             return Withdrawal::None;
         };

@@ -1,5 +1,6 @@
 //! Judging a candidate: the checks are asked and every derived value is built, on an I/O thread, with a deadline and
-//! under no lock. What is decided is carried out in the same breath, so that no derived value is left behind.
+//! under no lock. What is decided is carried out in the same breath, so that no derived value is left behind: but for
+//! those that can not be built from a withdrawal, which are closed, and built later (`entry/mend.rs`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -32,7 +33,7 @@ struct Judgement {
     number: u64,
     at: Place,
     can_be_refused: bool,
-    /// Everything is built already: only checks are still asked, whose "no" does not count.
+    /// What was built so far. Where a "no" does not count, it is published when the rest hangs.
     prepared: Option<Prepared>,
 }
 
@@ -42,10 +43,10 @@ enum Place {
     Values = 1,
 }
 
-/// A generation and the derived values that were built from it.
+/// A generation and the derived values that were built from it, or why one could not be.
 pub(super) struct Prepared {
     pub(super) generation: Arc<Generation>,
-    pub(super) built: Vec<(Weak<dyn AnySlot>, Built)>,
+    pub(super) built: Vec<(Weak<dyn AnySlot>, Result<Built, Error>)>,
 }
 
 impl Prepared {
@@ -56,13 +57,10 @@ impl Prepared {
         slots.iter().filter(is_alive).filter(|slot| !is_built(slot)).cloned().collect()
     }
 
-    fn build(&mut self, slots: Vec<Weak<dyn AnySlot>>) -> Result<(), Error> {
-        for weak in slots {
-            if let Some(slot) = weak.upgrade() {
-                self.built.push((weak, slot.build(&self.generation)?));
-            }
-        }
-        Ok(())
+    /// What is still missing is not waited for.
+    fn give_up(&mut self, slots: &[Weak<dyn AnySlot>], error: &Error) {
+        let missing = self.missing(slots);
+        self.built.extend(missing.into_iter().map(|slot| (slot, Err(error.clone()))));
     }
 }
 
@@ -82,7 +80,7 @@ impl Entry {
         let mut place = Place::Checks;
         let done = self
             .ask(number, candidate, &mut place)
-            .and_then(|(verdict, prepared)| self.conclude_judgement(number, verdict, prepared, &mut place));
+            .and_then(|verdict| self.conclude_judgement(number, candidate, verdict, &mut place));
         if done.is_err() {
             lock(&self.judging).hung[place as usize] -= 1;
         }
@@ -91,34 +89,23 @@ impl Entry {
 
     /// The checks first, since they are cheap to say no; but where their "no" does not count, the values first, so that
     /// a check that hangs holds back nothing.
-    fn ask(
-        &self,
-        number: u64,
-        candidate: &Candidate,
-        place: &mut Place,
-    ) -> Result<(Verdict, Option<Prepared>), GivenUp> {
+    fn ask(&self, number: u64, candidate: &Candidate, place: &mut Place) -> Result<Verdict, GivenUp> {
         if candidate.can_be_refused {
             self.enter(number, place, Place::Checks)?;
             let verdict = self.ask_gates(candidate);
             if !matches!(verdict, Verdict::Accept) {
-                return Ok((verdict, None));
+                return Ok(verdict);
             }
             self.enter(number, place, Place::Values)?;
-            return Ok(self.prepare(candidate));
+            return self.prepare(number, candidate);
         }
         self.enter(number, place, Place::Values)?;
-        let (verdict, prepared) = self.prepare(candidate);
-        if prepared.is_none() {
-            return Ok((verdict, None));
+        let verdict = self.prepare(number, candidate)?;
+        if !matches!(verdict, Verdict::Accept) {
+            return Ok(verdict);
         }
         self.enter(number, place, Place::Checks)?;
-        if let Some(out) = lock(&self.judging).out.as_mut() {
-            out.prepared = prepared;
-        }
-        let verdict = self.ask_gates(candidate);
-        let mut judging = lock(&self.judging);
-        let out = judging.out.as_mut().filter(|out| out.number == number).ok_or(GivenUp)?;
-        Ok((verdict, out.prepared.take()))
+        Ok(self.ask_gates(candidate))
     }
 
     fn enter(&self, number: u64, place: &mut Place, at: Place) -> Result<(), GivenUp> {
@@ -155,25 +142,57 @@ impl Entry {
         Verdict::Accept
     }
 
-    fn prepare(&self, candidate: &Candidate) -> (Verdict, Option<Prepared>) {
+    fn prepare(&self, number: u64, candidate: &Candidate) -> Result<Verdict, GivenUp> {
         let slots = lock(&self.slots).clone();
-        if !slots.is_empty() {
-            if let Some(error) = self.hang_too_often(Place::Values, "the closures that build derived values")
-            {
-                return (Verdict::Unusable(error), None);
-            }
-        }
-        let number = self.current.load().as_ref().map_or(0, |generation| generation.number()) + 1;
+        let next = self.current.load().as_ref().map_or(0, |generation| generation.number()) + 1;
         let (material, degraded) = (Arc::clone(&candidate.material), candidate.degraded.clone());
-        let generation = Arc::new(Generation::new(number, material, degraded));
-        let mut prepared = Prepared { generation, built: Vec::with_capacity(slots.len()) };
-        match prepared.build(slots) {
-            Ok(()) => (Verdict::Accept, Some(prepared)),
-            Err(error) => {
-                discard(prepared);
-                (Verdict::Unusable(self.placed(error)), None)
+        let generation = Arc::new(Generation::new(next, material, degraded));
+        let built = Vec::with_capacity(slots.len());
+        {
+            let mut judging = lock(&self.judging);
+            let out = judging.out.as_mut().filter(|out| out.number == number).ok_or(GivenUp)?;
+            out.prepared = Some(Prepared { generation: Arc::clone(&generation), built });
+        }
+        self.build(number, candidate, &generation, slots)
+    }
+
+    /// Builds these values. One that can not be built refuses the candidate; where that can not be refused, it is said of
+    /// that value alone.
+    fn build(
+        &self,
+        number: u64,
+        candidate: &Candidate,
+        generation: &Arc<Generation>,
+        slots: Vec<Weak<dyn AnySlot>>,
+    ) -> Result<Verdict, GivenUp> {
+        let hung = self.hang_too_often(Place::Values, "the closures that build derived values");
+        for weak in slots {
+            let Some(slot) = weak.upgrade() else { continue };
+            let built = hung.as_ref().map_or_else(|| slot.build(generation), |error| Err(error.clone()));
+            let built = built.map_err(|error| self.placed(error));
+            discard(slot);
+            let mut judging = lock(&self.judging);
+            let Some(out) = judging.out.as_mut().filter(|out| out.number == number) else {
+                drop(judging);
+                discard(built);
+                return Err(GivenUp);
+            };
+            match (built, &mut out.prepared) {
+                (Err(error), prepared) if candidate.can_be_refused => {
+                    let prepared = prepared.take();
+                    drop(judging);
+                    discard(prepared);
+                    return Ok(Verdict::Unusable(error));
+                }
+                (built, Some(prepared)) => prepared.built.push((weak, built)),
+                (built, None) => {
+                    drop(judging);
+                    discard(built);
+                    return Ok(Verdict::Unusable(panicked("judging")));
+                }
             }
         }
+        Ok(Verdict::Accept)
     }
 
     fn placed(&self, error: Error) -> Error {
@@ -185,22 +204,22 @@ impl Entry {
     fn conclude_judgement(
         &self,
         number: u64,
+        candidate: &Candidate,
         mut verdict: Verdict,
-        mut prepared: Option<Prepared>,
         place: &mut Place,
     ) -> Result<(), GivenUp> {
         loop {
             let telling = lock(&self.telling);
             let slots = lock(&self.slots);
-            let missing = prepared.as_ref().map(|prepared| prepared.missing(&slots)).unwrap_or_default();
-            if missing.is_empty() {
-                let mut judging = lock(&self.judging);
-                if judging.out.as_ref().is_none_or(|out| out.number != number) {
-                    drop((judging, slots, telling));
-                    discard(prepared);
-                    return Err(GivenUp);
-                }
-                judging.out = None;
+            let mut judging = lock(&self.judging);
+            let out = judging.out.as_mut().filter(|out| out.number == number).ok_or(GivenUp)?;
+            let late = out.prepared.as_ref().map(|prepared| {
+                let missing = prepared.missing(&slots);
+                (Arc::clone(&prepared.generation), missing)
+            });
+            let late = late.filter(|(_, missing)| !missing.is_empty());
+            let Some((generation, missing)) = late else {
+                let prepared = judging.out.take().and_then(|out| out.prepared);
                 drop(judging);
                 if prepared.is_none() && matches!(verdict, Verdict::Accept) {
                     verdict = Verdict::Unusable(panicked("judging"));
@@ -208,22 +227,23 @@ impl Entry {
                 lock(&self.machine).judged(Now::read(), verdict);
                 self.tell(telling, Some((slots, prepared)));
                 return Ok(());
-            }
-            drop((slots, telling));
+            };
+            drop((judging, slots, telling));
             self.enter(number, place, Place::Values)?;
-            if let Some(Err(error)) = prepared.as_mut().map(|prepared| prepared.build(missing)) {
-                discard(prepared.take());
-                verdict = Verdict::Unusable(self.placed(error));
+            let built = self.build(number, candidate, &generation, missing)?;
+            if !matches!(built, Verdict::Accept) {
+                verdict = built;
             }
         }
     }
 
-    /// Gives up the judgement that is out, if one is. What only its checks hold back, and may not, is published.
+    /// Gives up the judgement that is out, if one is. What may not be held back is published: without the values that hang,
+    /// if it is those.
     pub(super) fn give_up_judgement(&self) -> bool {
         let telling = lock(&self.telling);
         let slots = lock(&self.slots);
         let mut judging = lock(&self.judging);
-        let Some(out) = judging.out.take() else { return false };
+        let Some(mut out) = judging.out.take() else { return false };
         judging.hung[out.at as usize] += 1;
         drop(judging);
         let message = match out.at {
@@ -231,9 +251,13 @@ impl Entry {
             Place::Values => "building a derived value took too long; it counts as a failure",
         };
         let error = Error::new(Reason::TimedOut, message).of(self.origin.clone());
-        let is_whole = out.prepared.as_ref().is_some_and(|prepared| prepared.missing(&slots).is_empty());
-        let verdict =
-            if is_whole && !out.can_be_refused { Verdict::Refuse(error) } else { Verdict::Unusable(error) };
+        let verdict = match (&mut out.prepared, out.at) {
+            (Some(prepared), at) if !out.can_be_refused => {
+                prepared.give_up(&slots, &error);
+                if at == Place::Checks { Verdict::Refuse(error) } else { Verdict::Accept }
+            }
+            _ => Verdict::Unusable(error),
+        };
         lock(&self.machine).judged(Now::read(), verdict);
         self.tell(telling, Some((slots, out.prepared)));
         true

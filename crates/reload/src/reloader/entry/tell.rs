@@ -4,6 +4,7 @@ use certsource::machine::{Publication, Told};
 
 use super::judge::Prepared;
 use super::*;
+use crate::closed::Unbuilt;
 use crate::derived::Built;
 
 pub(super) type Answer = Box<dyn FnOnce(Result<Arc<Generation>, Error>) + Send>;
@@ -41,7 +42,8 @@ pub(super) fn degraded_by(error: &Error) -> String {
 /// What is left to do after a generation was published, where the list of derived values is not held any more.
 enum Act {
     Emit(EventKind),
-    Published { previous: Option<Arc<Generation>>, reload: Reload },
+    Published { previous: Option<Arc<Generation>>, reload: Reload, unbuilt: Option<Unbuilt> },
+    Close(Arc<Generation>, Stale),
     AnswerFirst(Option<Error>),
     Conclude(u64, Result<u64, Error>),
 }
@@ -95,6 +97,11 @@ impl Entry {
                     }
                     acts.push(Act::Emit(EventKind::Degraded(why)));
                 }
+                Told::Stale(stale) => {
+                    // Before the signal: who has seen that finds the reason.
+                    self.stale.store(Some(Arc::new(stale.clone())));
+                    acts.extend(self.current().map(|last| Act::Close(last, stale)));
+                }
                 Told::Expired => acts.extend(self.current().map(EventKind::Expired).map(Act::Emit)),
                 Told::Expiring(expiring) => acts.push(Act::Emit(EventKind::Expiring(expiring))),
                 Told::Regressed(regressed) => acts.push(Act::Emit(EventKind::Regressed(regressed))),
@@ -106,7 +113,18 @@ impl Entry {
         for act in acts {
             match act {
                 Act::Emit(kind) => self.emit(kind),
-                Act::Published { previous, reload } => self.announce(previous, reload),
+                Act::Published { previous, reload, unbuilt } => {
+                    self.announce(previous, reload);
+                    if let Some(unbuilt) = unbuilt {
+                        self.emit(EventKind::Degraded(unbuilt.to_string()));
+                        self.mend_later(self.first_pause);
+                    }
+                }
+                Act::Close(last, stale) => {
+                    last.retired().retire();
+                    self.emit(EventKind::Stale(stale));
+                    self.emit(EventKind::Retired(last.number()));
+                }
                 Act::AnswerFirst(error) => self.answer_first(error),
                 Act::Conclude(ticket, result) => self.conclude(ticket, &result),
             }
@@ -130,16 +148,24 @@ impl Entry {
         debug_assert!(Arc::ptr_eq(generation.material(), &publication.material));
         // The derived values first: whoever has seen the new generation finds every value built from it. The other way
         // round, for a moment a generation would be current that nothing was made from yet.
+        let mut unbuilt = None;
         for (slot, value) in built {
-            replaced.push(match slot.upgrade() {
-                Some(slot) => slot.publish(value),
-                None => value,
-            });
+            match (slot.upgrade(), value) {
+                (Some(slot), Ok(value)) => replaced.push(slot.publish(value)),
+                (Some(slot), Err(error)) => {
+                    let is_missed = Unbuilt { generation: generation.number(), error };
+                    unbuilt.get_or_insert_with(|| is_missed.clone());
+                    slot.miss(is_missed);
+                }
+                (None, Ok(value)) => replaced.push(value),
+                (None, Err(_)) => {}
+            }
         }
         let previous = self.current.swap(Some(Arc::clone(&generation)));
+        self.stale.store(None);
         let mut notes = lock(&self.notes);
         notes.serving = notes.since.take();
-        Act::Published { previous, reload: Reload { generation, diff: publication.diff } }
+        Act::Published { previous, reload: Reload { generation, diff: publication.diff }, unbuilt }
     }
 
     /// The signals come when everything is replaced.
@@ -152,20 +178,25 @@ impl Entry {
         match previous {
             None => self.emit(EventKind::Loaded(reload)),
             Some(previous) => {
+                // One that was given up as stale has been told.
+                let was_served = !previous.retired().is_retired();
                 previous.retired().retire();
                 self.emit(EventKind::Reloaded(reload));
-                self.emit(EventKind::Retired(previous.number()));
+                if was_served {
+                    self.emit(EventKind::Retired(previous.number()));
+                }
             }
         }
     }
 
     fn failure(&self, error: Error) -> Failure {
-        let serving = self.current.load().as_ref().map(|generation| generation.number());
+        let served = self.current.load();
+        let serving = served.as_ref().filter(|_| self.stale.load().is_none()).map(|served| served.number());
         Failure { error, serving, withdrawal_pending: lock(&self.machine).is_withdrawal_pending() }
     }
 
     /// Tells an event to subscribers, hooks and, where nobody else hears of it, to `tracing`.
-    fn emit(&self, kind: EventKind) {
+    pub(super) fn emit(&self, kind: EventKind) {
         crate::trace::event(&self.origin, &kind, self.failures_are_hooked);
         let at = SystemTime::now();
         #[cfg(feature = "metrics")]

@@ -1,0 +1,107 @@
+//! Failing closed: what is served although the source could not be confirmed for too long is served no more.
+//!
+//! What is not here: what becomes of connections then. That is the engine's, and of those who use it.
+
+use std::fmt;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::clock::{Now, Utc};
+use crate::error::{Error, Reason};
+use crate::machine::{Machine, SHORTEST, Told};
+
+/// Nothing is served any more: the source could not be confirmed for longer than
+/// [`Policy::max_stale`](crate::machine::Policy::max_stale).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Stale {
+    /// The number of the generation that was served until then.
+    pub generation: u64,
+    /// When it was last confirmed, on the wall clock.
+    pub since: SystemTime,
+    /// How long it may stay unconfirmed.
+    pub limit: Duration,
+    /// What is wrong with the source, if that is known.
+    pub error: Option<Error>,
+}
+
+impl fmt::Display for Stale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the certificates could not be confirmed for {:?} (max_stale; last confirmed {}), so they are not used until the \
+             source can be read again; ",
+            self.limit,
+            Utc(self.since)
+        )?;
+        match &self.error {
+            Some(error) => write!(f, "mend it: {error}"),
+            None => f.write_str("it did not answer, or never stood still"),
+        }
+    }
+}
+
+impl std::error::Error for Stale {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.as_ref().map(|error| error as _)
+    }
+}
+
+impl From<Stale> for Error {
+    fn from(stale: Stale) -> Self {
+        Self::new(Reason::Stale, stale.to_string()).caused_by(stale)
+    }
+}
+
+/// When what is served was last confirmed, and whether that was too long ago.
+#[derive(Default)]
+pub(super) struct Confirmed {
+    at: Option<Now>,
+    is_stale: bool,
+}
+
+impl Machine {
+    /// Whether nothing is served any more, because the source could not be confirmed for too long.
+    pub fn is_stale(&self) -> bool {
+        self.confirmed.is_stale
+    }
+
+    /// Tells [`Told::Stale`] if it is time, and returns when that may be: `None` while nothing is served, or without
+    /// [`Policy::max_stale`](crate::machine::Policy::max_stale).
+    ///
+    /// [`Machine::next`] does this by itself. It is for the time when a job is out: one that hangs must not keep what
+    /// nobody can confirm.
+    pub fn watch_stale(&mut self, now: Now) -> Option<Instant> {
+        let (limit, at) = (self.policy.max_stale?, self.confirmed.at?);
+        let due = at.mono + limit;
+        if self.confirmed.is_stale {
+            return None;
+        }
+        if now.mono < due {
+            return Some(due);
+        }
+        let generation = self.current()?.0;
+        self.confirmed.is_stale = true;
+        // A look that says "same" is no proof any more: what it found the same was given up.
+        self.must_read = true;
+        if let Some(trouble) = &mut self.trouble {
+            // Nothing is served from which something could still be withdrawn.
+            trouble.withdrawal = None;
+        }
+        let error = self.trouble.as_ref().map(|trouble| trouble.error.clone());
+        let error = error.or_else(|| self.out_since().map(|_| self.hung(now)));
+        self.told.push_back(Told::Stale(Stale { generation, since: at.wall, limit, error }));
+        None
+    }
+
+    /// The source was found to hold what is served, or what it holds was published: whether that ends a time in which
+    /// nothing was served.
+    pub(super) fn confirm(&mut self, now: Now) -> bool {
+        self.confirmed.at = Some(now);
+        std::mem::take(&mut self.confirmed.is_stale)
+    }
+
+    /// A look in time: a source that is well must never seem stale because nobody looked.
+    pub(super) fn look_in_time(&self, interval: Duration) -> Duration {
+        self.policy.max_stale.map_or(interval, |limit| interval.min((limit / 2).max(SHORTEST)))
+    }
+}

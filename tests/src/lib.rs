@@ -11,6 +11,7 @@ pub mod follower;
 #[cfg(target_os = "linux")]
 pub mod guard;
 pub mod load;
+#[path = "../../examples/forty_lines.rs"]
 pub mod naive;
 #[cfg(target_os = "linux")]
 pub mod nginx;

@@ -33,12 +33,9 @@ async fn main() -> Result<ExitCode> {
     println!("A server has a certificate of the old CA, and wants one of each client. Two clients ask it.\n");
 
     // By hand.
-    let mut naive =
-        Naive::new(&bundle, Some((certificate.clone(), key.clone())), rustls::DEFAULT_VERSIONS)?;
-    let by_hand = reqwest::Client::builder()
-        .tls_backend_preconfigured((*naive.config()).clone())
-        .no_proxy()
-        .build()?;
+    let mut naive = Naive::new(&bundle, Some((certificate.clone(), key.clone())), rustls::DEFAULT_VERSIONS)?;
+    let by_hand =
+        reqwest::Client::builder().tls_backend_preconfigured((*naive.config()).clone()).no_proxy().build()?;
     // certsource.
     let certsource = certsource_client::Client::builder()
         .root_certificate(&bundle)

@@ -24,6 +24,7 @@ pub mod redis;
 #[cfg(target_os = "linux")]
 pub mod s_server;
 pub mod server;
+pub mod subject;
 pub mod tool;
 
 use std::error::Error;

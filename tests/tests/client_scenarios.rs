@@ -2,7 +2,7 @@
 //! over real TLS and in real time, and reqwest over the forty lines that people write by hand. Those must fail it, for
 //! the reason that stands beside it. The numbers are those of docs/SCENARIOS.md.
 //!
-//! What is not here: what happens to connections (`client_connections.rs`), and what needs simulated time
+//! What is not here: what happens to connections, and at the start (`client_connections.rs`), and what needs simulated time
 //! (`scenarios.rs`).
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test")]
@@ -16,7 +16,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use certsource_client::rustls::pki_types::CertificateDer;
 use certsource_client::rustls::version::{TLS12, TLS13};
-use certsource_client::{Client, Reason};
 use certsource_testkit::{AgentFiles, Ca, Issued, KubeletDir, TestDir, write};
 use certsource_tests::ensure;
 use certsource_tests::subject::{ByHand, HOUR, Ours, Outcome, Setup, Subject};
@@ -208,27 +207,6 @@ async fn s07_removed_and_back<S: Subject>() -> Outcome {
     ensure!(is_back, "B is refused after the file is back");
     ensure!(!accepts(&subject, &a).await, "A is accepted after the file is back");
     Ok(())
-}
-
-/// The forty lines end with an error, too. A file that is optional, and then the system's roots, is of others: see
-/// docs/SCENARIOS.md.
-#[tokio::test]
-async fn s08_missing_at_the_start_is_an_error_or_is_waited_for() {
-    let ca = Ca::new("CA");
-    let dir = TestDir::new().unwrap();
-    let path = dir.join("ca.pem");
-    let error = Client::builder().root_certificate(&path).no_proxy().build().await.unwrap_err();
-    assert_eq!((error.reason(), error.path()), (Reason::NotFound, Some(path.as_path())));
-    ByHand::start(&Setup::trust(&path)).await.unwrap_err();
-    let builder = Client::builder().root_certificate(&path).wait_for_initial(common::SOON).no_proxy();
-    let waiting = tokio::spawn(builder.build());
-    tokio::task::yield_now().await;
-    dir.write("ca.pem", ca.certificate_pem()).unwrap();
-    let client = common::soon(waiting).await.unwrap().unwrap();
-    assert_eq!(client.certificates().len(), 1, "what the file holds and nothing else");
-    let leaf = ca.issue("localhost");
-    let server = Server::start(Tls::of(&leaf)).await;
-    client.get(server.url("/")).send().await.unwrap();
 }
 
 async fn s09_same_size_and_time<S: Subject>() -> Outcome {

@@ -1,7 +1,7 @@
 //! What was withdrawn is gone, against real servers that give out session tickets: nginx, and `openssl s_server`. After
 //! the CA is withdrawn no attempt succeeds, resumed or pooled; after the identity is rotated no request shows the old
-//! one. What is true is read from what the servers say. `CERTSOURCE_ATTEMPTS` says how many attempts there are after
-//! each; 10,000 is the full size. Each test shows first that there was something to go wrong: that sessions were resumed
+//! one. `s_server` closes each connection after its answer, so what is said of pooled ones is shown on nginx alone. What is true is read from what the servers say. `CERTSOURCE_ATTEMPTS` says how many attempts there are after
+//! each; 10,000 is the full size (docs/PROOFS.md has what came of it). Each test shows first that there was something to go wrong: that sessions were resumed
 //! and connections reused, and that people's forty lines go wrong there.
 //! needs: nginx openssl
 #![cfg(target_os = "linux")]

@@ -15,6 +15,7 @@ pub mod guard;
 #[cfg(target_os = "linux")]
 pub mod haproxy;
 pub mod load;
+#[path = "../../examples/forty_lines.rs"]
 pub mod naive;
 #[cfg(target_os = "linux")]
 pub mod nginx;
@@ -30,6 +31,7 @@ pub mod redis;
 pub mod s_server;
 pub mod serial;
 pub mod server;
+pub mod subject;
 pub mod tool;
 
 use std::error::Error;

@@ -22,7 +22,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ServerConfig;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
@@ -62,7 +62,11 @@ impl Server {
                 .unwrap();
         let config =
             reloader.derive(move |generation| tls.config(generation.material()).map(Arc::new)).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // Room for every loop of a load, and for the connects that a rotation made it give up: what finds none is tried
+        // again by the kernel after seconds, and ever later.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let listener = socket.listen(4096).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             http2,

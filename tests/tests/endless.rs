@@ -4,7 +4,8 @@
 //! With overlap: both CAs are trusted, then the server shows the new one, then the client, then nobody trusts the old.
 //! Without: the client's files change first and nobody tells it, then the server's; from then on neither side takes what
 //! the other showed so far, and all that helps is that a refusal makes the client look.
-//! `CERTSOURCE_ROTATIONS` says how many rotations there are; 1,000 is the full size. Those without overlap take about a
+//! With `confirm_identity` that helps every method, else on TLS 1.3 those that may be repeated.
+//! `CERTSOURCE_ROTATIONS` says how many rotations there are; 1,000 is the full size (docs/PROOFS.md has what came of it). Those without overlap take about a
 //! second each, as the client looks about once a second at the most; of them an everyday run makes a third.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test")]
@@ -36,7 +37,8 @@ macro_rules! cells {
         mod $name {
             use super::*;
 
-            const CELL: Cell = Cell { name: stringify!($name), http2: $http2, retire: Retire::$retire };
+            const CELL: Cell =
+                Cell { name: stringify!($name), http2: $http2, retire: Retire::$retire, confirms: false };
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn with_overlap() {
@@ -51,6 +53,11 @@ macro_rules! cells {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn identities_without_overlap() {
                 super::without_overlap(CELL, Change::Identities).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn confirmed_identities_without_overlap() {
+                super::without_overlap(Cell { confirms: true, ..CELL }, Change::Identities).await;
             }
         }
     )*};
@@ -68,6 +75,8 @@ struct Cell {
     name: &'static str,
     http2: bool,
     retire: Retire,
+    /// `confirm_identity`: then a refusal on TLS 1.3 comes before a request is sent, so that every method is saved.
+    confirms: bool,
 }
 
 impl Cell {
@@ -82,6 +91,7 @@ impl Cell {
             .reqwest(move |builder| builder.resolve("localhost", address));
         let builder = if watches { builder.detect(detect::Notify::new()) } else { builder };
         let builder = if self.http2 { builder } else { builder.http1_only() };
+        let builder = if self.confirms { builder.confirm_identity(BOUND) } else { builder };
         builder.build().await.unwrap()
     }
 }
@@ -182,7 +192,8 @@ async fn without_overlap(cell: Cell, change: Change) {
     // At full speed this measures the machine: in one of these rotations all loops wait for one look anyway.
     // A hyper that sends GOAWAY at this load sometimes closes on requests that it never read, rotation or not, so over
     // HTTP/2 too only what may be repeated can come through.
-    let method = if change == Change::Everything && !cell.http2 { "POST" } else { "PUT" };
+    let is_early = change == Change::Everything && !cell.http2;
+    let method = if is_early || cell.confirms { "POST" } else { "PUT" };
     let load = load(&client, &server, Duration::from_millis(100), method);
     load.pass(BETWEEN).await;
     let rotations = rotations().div_ceil(if rotations() < 100 { 3 } else { 1 });
@@ -212,7 +223,7 @@ async fn without_overlap(cell: Cell, change: Change) {
     drop(era);
     let requests = finish(load).await;
     println!(
-        "{}, {change:?} without overlap: {requests} requests over {rotations} rotations, none failed ({} handshakes did)",
+        "{}, {change:?} without overlap, {method}: {requests} requests over {rotations} rotations, none failed ({} handshakes did)",
         cell.name,
         server.refused()
     );

@@ -178,7 +178,7 @@ async fn a_withdrawn_authority_is_refused(case: Case) {
     let disk = Disk::new(case.writer, &ca.certificate(), &identity);
     let nginx = Nginx::start(case.options(), &ca.server(0xA), &ca.certificate());
     let clients = case.clients(&nginx, &disk).await;
-    let (_control_files, mut naive) = naive(&case, &ca.certificate(), &identity);
+    let (control_files, mut naive) = naive(&case, &ca.certificate(), &identity);
     let by_hand = case.by_hand(&nginx, &naive);
     // Fills pools with connections, and stores with sessions, of both clients.
     let before = [clients.load(TASKS, &nginx.url(""), 0), load_by_hand(&by_hand, &nginx, 0)];
@@ -199,7 +199,7 @@ async fn a_withdrawn_authority_is_refused(case: Case) {
     assert_eq!(nginx.requests("/r/1/", 0), [], "{case:?}: nginx was sent a request");
 
     // The control does what people write, and sessions bring it through.
-    std::fs::write(naive.trust_path(), other.certificate()).unwrap();
+    std::fs::write(control_files.join("ca.crt"), other.certificate()).unwrap();
     until("the naive client to reload", || naive.poll().unwrap().then_some(()));
     let load = load_by_hand(&by_hand, &nginx, 2);
     load.pass(500).await;

@@ -1,7 +1,7 @@
 //! What was withdrawn is gone, against real servers that give out session tickets: nginx, and `openssl s_server`. After
 //! the CA is withdrawn no attempt succeeds, resumed or pooled; after the identity is rotated no request shows the old
-//! one. What is true is read from what the servers say. `CERTSOURCE_ATTEMPTS` says how many attempts there are after
-//! each; 10,000 is the full size. Each test shows first that there was something to go wrong: that sessions were resumed
+//! one. `s_server` closes each connection after its answer, so what is said of pooled ones is shown on nginx alone. What is true is read from what the servers say. `CERTSOURCE_ATTEMPTS` says how many attempts there are after
+//! each; 10,000 is the full size (docs/PROOFS.md has what came of it). Each test shows first that there was something to go wrong: that sessions were resumed
 //! and connections reused, and that people's forty lines go wrong there.
 //! needs: nginx openssl
 #![cfg(target_os = "linux")]
@@ -100,7 +100,7 @@ async fn withdraw<W: Witness>(cell: &str, tls: &'static SupportedProtocolVersion
     let server = start(&ca.server(0xA), &ca.certificate());
     let disk = Disk::new(Writer::Kubelet, &ca.certificate(), &identity);
     let clients = clients(&server, tls, &disk).await;
-    let (_files, mut naive) = naive(tls, &ca.certificate(), &identity);
+    let (files, mut naive) = naive(tls, &ca.certificate(), &identity);
     let by_hand = clients::by_hand(&naive, server.address(), server.is_http2());
     fill(&server, &clients, &by_hand, &identity).await;
 
@@ -115,7 +115,7 @@ async fn withdraw<W: Witness>(cell: &str, tls: &'static SupportedProtocolVersion
     assert!(server.seen(1, &outcome).is_empty(), "a request came through");
 
     // The control: a session brings it through.
-    std::fs::write(naive.trust_path(), other.certificate()).unwrap();
+    std::fs::write(files.join("ca.crt"), other.certificate()).unwrap();
     until("the naive client to reload", || naive.poll().unwrap().then_some(()));
     let load = server.load(Sender::ByHand(&by_hand), 2);
     load.pass_many(CONTROL).await;

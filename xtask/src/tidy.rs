@@ -18,6 +18,7 @@ mod layers;
 mod links;
 mod manifest;
 mod readme;
+mod scenarios;
 mod sources;
 mod toml;
 
@@ -45,6 +46,7 @@ pub(crate) fn check(bless: bool) -> Result<bool> {
         ("features", features::check(&workspace, &files)?),
         ("architecture", architecture::check(&workspace, &files)),
         ("readme", readme::check(&workspace, &files)),
+        ("scenarios", scenarios::check(&files)),
         ("links", links::check(&files)),
         ("figures", figures::check(&files)),
         ("sources", sources::check(&files)),

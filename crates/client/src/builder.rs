@@ -382,16 +382,15 @@ impl Builder {
         self
     }
 
-    /// Waits so long for a server's first message after it was shown our certificate, on the first connection to each
-    /// origin in each generation. Off by default.
+    /// Waits so long for a server's first message after it was shown our certificate in a handshake. Off by default.
     ///
     /// On TLS 1.3 a server judges our certificate after the handshake. Without this, a refusal meets the first request:
     /// one that may not be repeated (`POST`) then fails although nobody looked at it. With this, a refusal is a failed
     /// connect, and any request is sent again when newer certificates come of the look that follows.
     ///
     /// It costs half a round trip on those connections. A server that sends nothing (no session ticket, and HTTP/1.1)
-    /// costs the whole `timeout`, once. Nothing is waited for on TLS 1.2, nor where the server did not ask for a
-    /// certificate.
+    /// costs the whole `timeout`, once in each generation, and is not waited for after that. Nothing is waited for on
+    /// TLS 1.2, nor where the server did not ask for a certificate, nor when a session is resumed.
     pub fn confirm_identity(mut self, timeout: Duration) -> Self {
         self.factory.confirm_identity = Some(timeout);
         self

@@ -1,6 +1,8 @@
 //! `confirm_identity`: on TLS 1.3 a server refuses our certificate after the handshake, when a request may already be
-//! on its way. The first connection to each origin in each generation waits for the server's first message, so that a
-//! refusal is a failed connect: then no request was given to that connection, and any may be sent again.
+//! on its way. A connection whose handshake showed it waits for the server's first message, so that a refusal is a failed
+//! connect: then no request was given to that connection, and any may be sent again. That is so for each of them, and not
+//! only for the first of a generation: a server may have rotated since. A server that said nothing to the first is not
+//! waited for again in that generation.
 //!
 //! A connection of reqwest's shows nothing of its TLS. What happens in a handshake is learned from the parts that the
 //! config calls, while the connect is polled on the same thread.
@@ -156,21 +158,21 @@ impl ClientSessionStore for Sessions {
     }
 }
 
-/// Waits on first connections. One for each generation.
+/// Waits on connections. One for each generation.
 #[derive(Clone, Debug)]
 pub(crate) struct Confirm {
     timeout: Duration,
-    /// The origins that have confirmed, as the connector names them.
-    confirmed: Arc<Mutex<HashSet<String>>>,
+    /// The origins that said nothing in time, as the connector names them.
+    silent: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Confirm {
     pub(crate) fn new(timeout: Duration) -> Self {
-        Self { timeout, confirmed: Arc::default() }
+        Self { timeout, silent: Arc::default() }
     }
 
-    fn confirmed(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn silent(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -208,7 +210,7 @@ where
     fn call(&mut self, request: R) -> Self::Future {
         let origin = format!("{request:?}");
         let connect = self.inner.call(request);
-        if self.confirm.confirmed().contains(&origin) {
+        if self.confirm.silent().contains(&origin) {
             return Box::pin(connect);
         }
         let confirm = self.confirm.clone();
@@ -219,11 +221,14 @@ where
             if seen.is_open() {
                 let first =
                     poll_fn(|context| watched(&seen, || first_message(&mut connection, &seen, context)));
-                // A server that says nothing in time is taken as one that has nothing to say.
-                if let Ok(Err(error)) = tokio::time::timeout(confirm.timeout, first).await {
-                    return Err(IdentityRefused(error).into());
+                match tokio::time::timeout(confirm.timeout, first).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return Err(IdentityRefused(error).into()),
+                    // A server that says nothing in time is taken as one that has nothing to say.
+                    Err(_) => {
+                        confirm.silent().insert(origin);
+                    }
                 }
-                confirm.confirmed().insert(origin);
             }
             Ok(connection)
         })

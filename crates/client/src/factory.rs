@@ -125,7 +125,7 @@ impl Factory {
         )
     }
 
-    /// How long first connections wait for the server's answer to our certificate, if they do.
+    /// How long connections wait for the server's answer to our certificate, if they do.
     fn confirms(&self, generation: &Generation) -> Option<Duration> {
         self.confirm_identity.filter(|_| generation.identity().is_some())
     }

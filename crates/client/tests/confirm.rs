@@ -119,6 +119,33 @@ async fn any_request_is_mended_after_a_rotation() {
     }
 }
 
+/// A server that rotates under a generation that has connected to it already: later connections are confirmed too.
+#[tokio::test]
+async fn a_server_that_rotates_later_is_mended_too() {
+    for http in HTTP {
+        let (old, new) = (Ca::new("old"), Ca::new("new"));
+        let dir = KubeletDir::new(old.issue("client")).unwrap();
+        let leaf = old.issue("localhost");
+        let versions = [&TLS13];
+        let tls = |clients| Tls::of(&leaf).clients(clients).http(http).versions(&versions);
+        let server = Server::start(tls(&[&old])).await;
+        let client = unpooled(&dir).confirm_identity(PATIENT).build().await.unwrap();
+        for _ in 0..2 {
+            soon(client.post(server.url("/")).body("a body").send()).await.unwrap();
+        }
+        let identity = new.issue("client");
+        dir.swap_all(old.certificate_pem(), &identity).unwrap();
+        server.set(tls(&[&new]));
+        let sent: Vec<_> =
+            (0..20).map(|_| tokio::spawn(client.post(server.url("/")).body("a body").send())).collect();
+        for sent in sent {
+            let response = soon(sent).await.unwrap().unwrap();
+            assert_eq!(response.text().await.unwrap(), "a body", "{http:?}");
+        }
+        assert_eq!((server.seen().len(), server.last().client), (22, Some(identity.leaf_der())));
+    }
+}
+
 /// A server that sends a ticket, or data, keeps nobody waiting; one that sends neither does so once for an origin and
 /// a generation.
 #[tokio::test]

@@ -19,6 +19,10 @@ pub(super) fn check(workspace: &Workspace, files: &Files) -> Vec<String> {
     problems
 }
 
+fn invariants(text: &str, files: &Files) -> Vec<String> {
+    tested(FILE, "invariant", 0, text, files)
+}
+
 /// Members and modules that the map leaves out. A module is named by its file, its folder or its bare name.
 fn unnamed(text: &str, members: &[String], files: &Files) -> Vec<String> {
     let spans: BTreeSet<&str> = code_spans(text).map(|(_, span)| span.trim_end_matches('/')).collect();
@@ -71,12 +75,13 @@ fn gone(text: &str, files: &Files) -> Vec<String> {
         .collect()
 }
 
-/// Rows such as ``| 4 | Publish only when … | `crates/reload/tests/publish.rs::touch_publishes_nothing` |``.
-fn invariants(text: &str, files: &Files) -> Vec<String> {
+/// Rows such as ``| 4 | Publish only when … | `crates/reload/tests/publish.rs::touch_publishes_nothing` |``: one at the least
+/// for each number from 1 to `last`, or to the last one that has a row; and each names a test that exists.
+pub(super) fn tested(file: &str, what: &str, last: usize, text: &str, files: &Files) -> Vec<String> {
     let mut problems = Vec::new();
     let mut tests_of: BTreeMap<usize, usize> = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
-        let Some(number) = invariant_number(line) else { continue };
+        let Some(number) = row_number(line) else { continue };
         let tests = tests_of.entry(number).or_default();
         for (_, span) in code_spans(line) {
             let Some((path, name)) = span.split_once("::") else { continue };
@@ -84,29 +89,27 @@ fn invariants(text: &str, files: &Files) -> Vec<String> {
             let name = name.rsplit("::").next().unwrap_or(name);
             let line = index + 1;
             match files.get(path) {
-                None => problems.push(format!("{FILE}:{line}: invariant {number}: there is no {path}")),
+                None => problems.push(format!("{file}:{line}: {what} {number}: there is no {path}")),
                 Some(source) if has_function(source, name) => {}
-                Some(_) => {
-                    problems.push(format!("{FILE}:{line}: invariant {number}: {path} has no fn {name}"))
-                }
+                Some(_) => problems.push(format!("{file}:{line}: {what} {number}: {path} has no fn {name}")),
             }
         }
     }
     if tests_of.is_empty() {
-        problems.push(format!("{FILE} has no table of invariants: | number | invariant | `path.rs::test` |"));
+        problems.push(format!("{file} has no table of {what}s: | number | {what} | `path.rs::test` |"));
     }
-    let last = tests_of.keys().last().copied().unwrap_or(0);
+    let last = tests_of.keys().last().copied().unwrap_or(0).max(last);
     for number in 1..=last {
         match tests_of.get(&number) {
-            None => problems.push(format!("{FILE}: invariant {number} has no row")),
-            Some(0) => problems.push(format!("{FILE}: invariant {number} names no test")),
+            None => problems.push(format!("{file}: {what} {number} has no row")),
+            Some(0) => problems.push(format!("{file}: {what} {number} names no test")),
             Some(_) => {}
         }
     }
     problems
 }
 
-fn invariant_number(line: &str) -> Option<usize> {
+fn row_number(line: &str) -> Option<usize> {
     line.trim().strip_prefix('|')?.split('|').next()?.trim().parse().ok()
 }
 

@@ -1,0 +1,35 @@
+//! docs/SCENARIOS.md: each scenario of its list names a test that exists.
+
+use super::{Files, architecture};
+
+const FILE: &str = "docs/SCENARIOS.md";
+
+/// Checks the table against the list above it.
+pub(super) fn check(files: &Files) -> Vec<String> {
+    let Some(text) = files.get(FILE) else { return vec![format!("{FILE} is missing")] };
+    architecture::tested(FILE, "scenario", last(text), text, files)
+}
+
+/// The last number of the list: lines such as `7. Removed for 5 s, back → served throughout.`
+fn last(text: &str) -> usize {
+    let numbers = text.lines().filter_map(|line| line.split_once(". ")?.0.parse().ok());
+    numbers.max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_scenario_must_name_a_test() {
+        let tests = ("tests/a.rs", "async fn s01_it_is_so<S: Subject>() {}\n");
+        let list = "# Scenarios\n\n1. This.\n2. That.\n\n";
+        let row = |number: usize, test: &str| format!("| {number} | `tests/a.rs::{test}` | by hand |\n");
+        let check = |text: String| check(&Files::of(&[(FILE, text.as_str()), tests]));
+        assert!(check(list.to_owned() + &row(1, "s01_it_is_so") + &row(2, "s01_it_is_so")).is_empty());
+        let problems = check(list.to_owned() + &row(1, "s01_it_is_so"));
+        assert_eq!(problems, ["docs/SCENARIOS.md: scenario 2 has no row"]);
+        let problems = check(list.to_owned() + &row(1, "s01_it_is_so") + &row(2, "gone"));
+        assert_eq!(problems, ["docs/SCENARIOS.md:7: scenario 2: tests/a.rs has no fn gone"]);
+    }
+}

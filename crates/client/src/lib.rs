@@ -28,6 +28,7 @@ mod request;
 mod send;
 mod sync;
 mod ticket;
+mod trace;
 
 pub use builder::Builder;
 pub use certsource::machine::Policy;

@@ -20,6 +20,7 @@ use crate::payload::Payload;
 use crate::redirect::{self, Attempt};
 use crate::refusal::{self, Refusal};
 use crate::ticket::{Open, until_retired};
+use crate::trace::{self, Because};
 
 /// As often a request is sent again that an HTTP/2 server refused unread. reqwest does so twice; a server that rotates
 /// closes connections at each step of it, and one waiting request can meet several.
@@ -101,7 +102,10 @@ impl<'a> Course<'a> {
         let result = if can_withdraw {
             match until_retired(attempt, lane.retired.replaced(), ticket).await {
                 Some(result) => result,
-                None => return Next::Again,
+                None => {
+                    self.tell_bounced(&lane);
+                    return Next::Again;
+                }
             }
         } else {
             attempt.await
@@ -118,6 +122,7 @@ impl<'a> Course<'a> {
             Ok(response) => {
                 let is_refused = self.client.reactive_on.iter().any(|is_refusal| is_refusal(&response));
                 if is_refused && self.found_newer(&lane, Refusal::Certificate).await {
+                    self.tell_resent(&lane, Because::Response);
                     return Next::Again;
                 }
                 self.after(&lane, response)
@@ -126,7 +131,7 @@ impl<'a> Course<'a> {
                 // A failed connect took nothing, whatever is known of the body.
                 let is_committed = ticket.is_committed() && !error.is_connect();
                 let again = self.moves_on(&lane, is_committed)
-                    || self.was_refused_unread(&error)
+                    || self.was_refused_unread(&lane, &error)
                     || self.is_mended(&lane, &error, is_committed).await;
                 if again { Next::Again } else { Next::Done(Err(error)) }
             }
@@ -180,32 +185,52 @@ impl<'a> Course<'a> {
 
     /// Whether an attempt failed while its generation was replaced, and before a connection took it: then it is made
     /// again on the new one.
-    fn moves_on(&self, lane: &Lane, is_committed: bool) -> bool {
+    fn moves_on(&self, lane: &Current, is_committed: bool) -> bool {
         // Mostly the error is `Superseded`. A waiter of the old pool may be told something else; no connection took
         // its request either, so nobody can have seen it.
-        self.is_strict() && !self.is_over() && !is_committed && lane.retired.is_retired()
+        let moves = self.is_strict() && !self.is_over() && !is_committed && lane.retired.is_retired();
+        if moves {
+            self.tell_bounced(lane);
+        }
+        moves
     }
 
     /// Whether an HTTP/2 server said that it did not look at the request: then it is sent again, on the generation
     /// that is served now. reqwest would do so by itself, on the old one.
-    fn was_refused_unread(&mut self, error: &reqwest::Error) -> bool {
+    fn was_refused_unread(&mut self, lane: &Current, error: &reqwest::Error) -> bool {
         let again = !self.is_over() && self.refusals < REFUSALS && is_refused_unread(error);
         self.refusals += u32::from(again);
+        if again {
+            self.tell_resent(lane, Because::Unread);
+        }
         again
     }
 
     /// Whether an error that a rotation causes is mended by newer certificates, and the request can be sent again: no
     /// connection took it, or its method may be repeated (RFC 9110, section 9.2.2).
     async fn is_mended(&mut self, lane: &Current, error: &reqwest::Error, is_committed: bool) -> bool {
-        let Some(reactive) = &self.client.reactive else { return false };
         let has_identity = lane.generation().identity().is_some();
         let Some(refusal) = refusal::read(error, has_identity) else { return false };
+        trace::refused(self.client.derived.reloader(), self.request.url(), lane.generation(), refusal, error);
+        let Some(reactive) = &self.client.reactive else { return false };
         if is_committed && !self.request.method().is_idempotent() {
             // Whoever comes next has use of a look all the same.
             reactive.nudge(self.client.derived.reloader(), self.request.url());
             return false;
         }
-        self.found_newer(lane, refusal).await
+        let is_mended = self.found_newer(lane, refusal).await;
+        if is_mended {
+            self.tell_resent(lane, Because::Refused);
+        }
+        is_mended
+    }
+
+    fn tell_bounced(&self, lane: &Current) {
+        trace::bounced(self.client.derived.reloader(), self.request.url(), lane.generation());
+    }
+
+    fn tell_resent(&self, lane: &Current, because: Because) {
+        trace::resent(self.client.derived.reloader(), self.request.url(), lane.generation(), because);
     }
 
     /// Whether there is a generation newer than this lane's, or one comes of a look.

@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: measures every figure and writes it to docs. What is measured is in the member `benches`; how
-//! the tables look is in `bench/page.rs`.
+//! `cargo xtask bench`: measures every figure and writes it to docs. What is measured is in the member `benches`, and for
+//! the program in `crates/cli/benches`; how the tables look is in `bench/page.rs`.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -36,9 +36,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let root = &workspace.workspace_root;
     let facts = machine::facts();
     let programs = build(&workspace)?;
-    let mut rows = measure(&programs.join("certsource-figures"), options)?;
-    let counts = measure(&programs.join("certsource-counts"), options)?;
-    rows.extend(counts);
+    let mut figures = Command::new(programs.join("certsource-figures"));
+    figures.args(["--rotations", &options.rotations.to_string()]);
+    let mut rows = measure(figures, options)?;
+    rows.extend(measure(Command::new(programs.join("certsource-counts")), options)?);
+    rows.extend(measure(program(root), options)?);
     if rows.is_empty() {
         bail!("no figure has {} in its name", options.only.join(" or "));
     }
@@ -75,13 +77,17 @@ pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     Ok(workspace.target_directory.join("release"))
 }
 
-fn measure(program: &Path, options: &Options) -> Result<Vec<Value>> {
-    let mut command = Command::new(program);
+/// The program's own figures. Its size counts too, so this is the very build that users get.
+fn program(root: &Path) -> Command {
+    let mut command = cargo::command();
+    command.args(["bench", "--quiet", "--profile", "release", "--package", "certsource-cli"]);
+    command.args(["--bench", "figures", "--"]).current_dir(root);
+    command
+}
+
+fn measure(mut command: Command, options: &Options) -> Result<Vec<Value>> {
     for part in &options.only {
         command.args(["--only", part]);
-    }
-    if program.ends_with("certsource-figures") {
-        command.args(["--rotations", &options.rotations.to_string()]);
     }
     let mut child = command.stdout(Stdio::piped()).spawn().context("starting the measurement")?;
     let output = child.stdout.take().context("a child with a piped output has one")?;

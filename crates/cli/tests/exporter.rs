@@ -113,6 +113,8 @@ fn a_source_is_followed() {
     let text =
         until(&exporter, "loaded", |text| value(text, "certsource_generation", &["followed"]) == Some(1.0));
     assert_eq!(value(&text, "certsource_ready", &["followed"]), Some(1.0));
+    let zero = |name: &str| value(&text, name, &["followed", "reason=\"malformed\""]) == Some(0.0);
+    assert!(zero("certsource_reloads_total") && zero("x509_source_errors_total"), "before the first: {text}");
     let drift = value(&text, "certsource_drift", &["followed"]).unwrap();
     assert!(drift > 0.0 && drift.fract() == 0.0, "{drift}");
     assert_eq!(exporter.get("/readyz").0, 200);
@@ -136,7 +138,7 @@ fn a_source_is_followed() {
     assert_eq!(value(&text, "x509_source_up", &["followed"]), Some(0.0));
     // Hooks are told behind it.
     until(&exporter, "counted", |text| {
-        value(text, "certsource_reloads_total", &["result=\"failure\""]) >= Some(1.0)
+        value(text, "certsource_reloads_total", &["result=\"failure\"", "malformed"]) >= Some(1.0)
             && value(text, "x509_source_errors_total", &["followed", "malformed"]) >= Some(1.0)
     });
     assert_eq!(exporter.get("/readyz").0, 200);

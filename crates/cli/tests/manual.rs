@@ -33,6 +33,21 @@ fn pages_and_completions_are_written() {
     }
 }
 
+/// Judged by the shell itself, where there is one.
+#[cfg(unix)]
+#[test]
+fn completions_are_understood_by_bash() {
+    let dir = TestDir::new().unwrap();
+    assert_eq!(run(["manual".as_ref(), dir.path().as_os_str()]).code, Some(0));
+    let Ok(judged) = std::process::Command::new("bash")
+        .args(["-n".as_ref(), dir.join("completions/certsource.bash").as_os_str()])
+        .output()
+    else {
+        return;
+    };
+    assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stderr));
+}
+
 #[test]
 fn a_directory_that_cannot_be_made_is_one_line() {
     let dir = TestDir::new().unwrap();

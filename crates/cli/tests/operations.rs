@@ -42,6 +42,12 @@ fn blocks() -> Vec<(&'static str, String)> {
 /// Runs the scripts of one place, with the paths of the text replaced by those of the stage.
 #[track_caller]
 fn scripts(place: &str, paths: &[(&str, &Path)], variables: &[(&str, &Path)]) {
+    scripts_after(None, place, paths, variables);
+}
+
+/// The same, each after these commands in a mount namespace of its own.
+#[track_caller]
+fn scripts_after(mounts: Option<&str>, place: &str, paths: &[(&str, &Path)], variables: &[(&str, &Path)]) {
     let wanted = format!("sh tested={place}");
     let scripts: Vec<_> = blocks().into_iter().filter(|(kind, _)| *kind == wanted).collect();
     assert!(!scripts.is_empty(), "no script of {place}");
@@ -54,7 +60,11 @@ fn scripts(place: &str, paths: &[(&str, &Path)], variables: &[(&str, &Path)]) {
             assert!(script.contains(from) || !variables.is_empty(), "{from} is not in {script}");
             script = script.replace(from, &to.to_string_lossy());
         }
-        let mut command = Command::new("sh");
+        let mut command = Command::new(if mounts.is_some() { "unshare" } else { "sh" });
+        if let Some(mounts) = mounts {
+            script = format!("{mounts}\n{script}");
+            command.args(["-Urm", "sh"]);
+        }
         command.args(["-euxc", &script]).env("PATH", &path).env_remove("RUST_LOG");
         command.envs(variables.iter().copied());
         let output = command.output().unwrap();
@@ -82,10 +92,35 @@ fn kubernetes_volumes() {
 }
 
 #[test]
-fn plain_files_of_systemd_and_docker() {
+fn plain_files_of_systemd() {
     let plain = PlainDir::new(Method::Rename, Ca::new("a").issue("web.example.org")).unwrap();
     let root = plain.cert_path().parent().unwrap().to_owned();
     scripts("plain", &[("/etc/tls", &root)], &[]);
+}
+
+/// A directory that is mounted shows what is replaced outside.
+#[test]
+fn docker_bind_mounts() {
+    let dir = TestDir::new().unwrap();
+    let ca = Ca::new("a");
+    let (first, next) = (ca.issue("web.example.org"), ca.issue("web.example.org"));
+    for (at, issued) in [("outside", &first), ("next", &next)] {
+        dir.write(format!("{at}/tls.crt"), issued.chain_pem()).unwrap();
+        private(&dir.write(format!("{at}/tls.key"), issued.key_pem()).unwrap());
+    }
+    let outside = dir.join("outside");
+    scripts("docker", &[("/etc/tls", &outside)], &[]);
+    if !Command::new("unshare").args(["-Urm", "true"]).output().is_ok_and(|output| output.status.success()) {
+        return eprintln!("skipped: this system allows no user namespaces");
+    }
+    dir.write("inside/.keep", "").unwrap();
+    let inside = dir.join("inside");
+    let mounts = format!(
+        "cd '{}'\nmount --bind outside inside\ncp -p next/* .\nmv tls.crt outside/tls.crt\nmv tls.key outside/tls.key\n\
+         cmp next/tls.crt inside/tls.crt",
+        dir.path().display()
+    );
+    scripts_after(Some(&mounts), "docker", &[("/etc/tls", &inside)], &[]);
 }
 
 #[test]
@@ -120,7 +155,7 @@ fn private(path: &Path) {
 /// Every place that has scripts is staged above, so that a new one is not forgotten.
 #[test]
 fn every_script_is_run() {
-    let staged = ["kubernetes", "trust", "proc", "plain", "certbot", "combined", "spiffe"];
+    let staged = ["kubernetes", "trust", "proc", "plain", "docker", "certbot", "combined", "spiffe"];
     for (kind, text) in blocks() {
         let place = kind.strip_prefix("sh tested=");
         assert!(place.is_none_or(|place| staged.contains(&place)), "{kind}");
@@ -193,7 +228,7 @@ fn units_are_understood_by_systemd() {
     }
 }
 
-/// Rules and dashboard ask for what the exporter tells, and for nothing else.
+/// Rules and dashboard ask for what the exporter or the libraries tell, and for nothing else.
 #[test]
 fn rules_and_dashboard_name_metrics_that_exist() {
     let dashboard = include_str!("../../../docs/dashboard/certsource.json");
@@ -205,7 +240,14 @@ fn rules_and_dashboard_name_metrics_that_exist() {
         .filter(|line| !line.contains("description:") && !line.contains('#'))
         .collect::<Vec<_>>()
         .join("\n");
-    let told = include_str!("../src/exporter/text.rs");
+    let told = [
+        include_str!("../src/exporter/text.rs"),
+        include_str!("../../reload/src/metrics.rs"),
+        include_str!("../../client/src/made.rs"),
+        include_str!("../../client/src/reactive.rs"),
+        include_str!("../../hyper/src/metrics.rs"),
+    ]
+    .join("\n");
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut seen = 0;
     for text in [dashboard, &rules] {
@@ -217,7 +259,12 @@ fn rules_and_dashboard_name_metrics_that_exist() {
             seen += 1;
         }
     }
-    assert!(seen > 30, "{seen}");
+    assert!(seen > 50, "{seen}");
+    for word in
+        ["certsource_connections_retired_total", "certsource_reactive_reloads_total", "certsource_ready"]
+    {
+        assert!(dashboard.contains(word), "the dashboard shows {word}");
+    }
     // And each that is told is explained.
     for word in told.split('"').filter(|word| word.starts_with("x509_") || word.starts_with("certsource_")) {
         let name = word.split(|c| !is_name(c)).next().unwrap();

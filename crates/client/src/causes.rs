@@ -24,6 +24,16 @@ pub(crate) fn find(
     false
 }
 
+/// The innermost cause, in words.
+pub(crate) fn last(error: &(dyn Error + 'static)) -> String {
+    let mut words = String::new();
+    find(error, &mut |error| {
+        words = error.to_string();
+        false
+    });
+    words
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,6 +43,7 @@ mod tests {
     fn what_io_errors_hide_is_found() {
         let inner = io::Error::other(io::Error::other(Superseded));
         assert!(find(&inner, &mut |error| error.is::<Superseded>()));
+        assert_eq!(last(&inner), Superseded.to_string());
         assert!(!find(&io::Error::other("x"), &mut |error| error.is::<Superseded>()));
     }
 }

@@ -28,6 +28,7 @@ mod request;
 mod send;
 mod sync;
 mod ticket;
+mod trace;
 mod unsaved;
 
 pub use builder::Builder;

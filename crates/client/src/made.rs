@@ -36,7 +36,7 @@ impl Drop for Made {
     fn drop(&mut self) {
         // A client that is dropped has retired nothing.
         if self.retired.is_retired() {
-            metrics::counter!("certsource_connections_retired_total")
+            metrics::counter!("certsource_connections_retired_total", "side" => "client")
                 .increment(self.count.load(Ordering::Relaxed));
         }
     }

@@ -123,6 +123,7 @@ impl Reactive {
         let error = reloader.reload().await.err();
         // Not before: one that was given up on the way found nothing that others could share.
         (last.began, last.error) = (Some(began), error);
+        crate::trace::looked(reloader, used, last.error.as_ref());
         #[cfg(feature = "metrics")]
         {
             let result = if reloader.current().number() > used { "newer" } else { "nothing_new" };

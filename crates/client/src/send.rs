@@ -21,6 +21,7 @@ use crate::payload::Payload;
 use crate::redirect::{self, Attempt};
 use crate::refusal::{self, Refusal};
 use crate::ticket::{Open, until_retired};
+use crate::trace::{self, Because};
 use crate::unsaved::Unsaved;
 
 /// As often a request is sent again that an HTTP/2 server refused unread. reqwest does so twice; a server that rotates
@@ -119,7 +120,10 @@ impl<'a> Course<'a> {
         let result = if can_withdraw {
             match until_retired(attempt, lane.retired.replaced(), ticket).await {
                 Some(result) => result,
-                None => return Next::Again,
+                None => {
+                    self.tell_bounced(&lane);
+                    return Next::Again;
+                }
             }
         } else {
             attempt.await
@@ -139,6 +143,7 @@ impl<'a> Course<'a> {
                     && self.payload.is_whole()
                     && self.found_newer(&lane, Refusal::Certificate).await
                 {
+                    self.tell_resent(&lane, Because::Response);
                     return Next::Again;
                 }
                 self.after(&lane, response)
@@ -146,7 +151,7 @@ impl<'a> Course<'a> {
             Err(error) => {
                 // A failed connect took nothing, whatever is known of the body.
                 let is_committed = ticket.is_committed() && !error.is_connect();
-                if self.moves_on(&lane, is_committed) || self.was_refused_unread(&error) {
+                if self.moves_on(&lane, is_committed) || self.was_refused_unread(&lane, &error) {
                     return Next::Again;
                 }
                 match self.mend(&lane, &error, is_committed).await {
@@ -211,17 +216,24 @@ impl<'a> Course<'a> {
 
     /// Whether an attempt failed while its generation was replaced, and before a connection took it: then it is made
     /// again on the new one.
-    fn moves_on(&self, lane: &Lane, is_committed: bool) -> bool {
+    fn moves_on(&self, lane: &Current, is_committed: bool) -> bool {
         // Mostly the error is `Superseded`. A waiter of the old pool may be told something else; no connection took
         // its request either, so nobody can have seen it.
-        self.is_strict() && !self.is_over() && !is_committed && lane.retired.is_retired()
+        let moves = self.is_strict() && !self.is_over() && !is_committed && lane.retired.is_retired();
+        if moves {
+            self.tell_bounced(lane);
+        }
+        moves
     }
 
     /// Whether an HTTP/2 server said that it did not look at the request: then it is sent again, on the generation
     /// that is served now. reqwest would do so by itself, on the old one.
-    fn was_refused_unread(&mut self, error: &reqwest::Error) -> bool {
+    fn was_refused_unread(&mut self, lane: &Current, error: &reqwest::Error) -> bool {
         let again = !self.is_over() && self.refusals < REFUSALS && is_refused_unread(error);
         self.refusals += u32::from(again);
+        if again {
+            self.tell_resent(lane, Because::Unread);
+        }
         again
     }
 
@@ -230,6 +242,7 @@ impl<'a> Course<'a> {
     async fn mend(&mut self, lane: &Current, error: &reqwest::Error, is_committed: bool) -> Mended {
         let has_identity = lane.generation().identity().is_some();
         let Some(refusal) = refusal::read(error, has_identity) else { return Mended::No };
+        trace::refused(self.client.derived.reloader(), self.request.url(), lane.generation(), refusal, error);
         let too_late = if !self.payload.is_whole() {
             Some(Unsaved::StreamAlreadyRead)
         } else if is_committed && !self.request.method().is_idempotent() {
@@ -241,7 +254,19 @@ impl<'a> Course<'a> {
         if !self.found_newer(lane, refusal).await {
             return Mended::No;
         }
-        too_late.map_or(Mended::Yes, Mended::TooLate)
+        if let Some(too_late) = too_late {
+            return Mended::TooLate(too_late);
+        }
+        self.tell_resent(lane, Because::Refused);
+        Mended::Yes
+    }
+
+    fn tell_bounced(&self, lane: &Current) {
+        trace::bounced(self.client.derived.reloader(), self.request.url(), lane.generation());
+    }
+
+    fn tell_resent(&self, lane: &Current, because: Because) {
+        trace::resent(self.client.derived.reloader(), self.request.url(), lane.generation(), because);
     }
 
     /// Whether there is a generation newer than this lane's, or one comes of a look.

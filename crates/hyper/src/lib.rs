@@ -4,6 +4,7 @@
 mod connector;
 mod error;
 mod follow;
+mod metrics;
 mod pool;
 mod reactive;
 mod refusal;

@@ -129,6 +129,7 @@ impl Reactive {
         last.began = Some(Instant::now());
         last.error = None;
         last.error = reloader.reload().await.err();
+        crate::metrics::looked(reloader.current().number() > used);
         (last.count, last.error.clone())
     }
 

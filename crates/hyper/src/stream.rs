@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use rustls::HandshakeKind;
 use tokio_rustls::client::TlsStream;
 
+use crate::metrics::{self, Side};
 use crate::pool::{Place, Pool};
 
 /// A connection: by TLS, or in plain where that was allowed.
@@ -100,6 +101,7 @@ impl<T> Drop for Stream<T> {
     fn drop(&mut self) {
         if let Inner::Tls { info, .. } = &self.inner {
             info.place.leave();
+            metrics::ended(Side::Client, info.generation.retired());
         }
     }
 }

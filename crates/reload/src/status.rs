@@ -20,9 +20,14 @@ pub struct Status {
     pub published_at: Option<SystemTime>,
     /// Seconds since the served generation was published.
     pub age_seconds: f64,
-    /// Seconds since the source stopped being loadable; `None` while all is well.
+    /// Seconds since the source began to hold something that is not adopted yet: it must stand still first, or a
+    /// certificate and a key do not match and a writer is probably between its two files. `None` when there is no such
+    /// thing, and once it was told as a failure.
+    pub pending_seconds: Option<f64>,
+    /// Seconds since the source stopped being loadable; `None` while all is well, and before that was told: what is
+    /// wrong has a grace first.
     pub failing_seconds: Option<f64>,
-    /// Why the source is not loadable now.
+    /// Why the source is not loadable now. Here while `failing_seconds` is.
     pub reason: Option<Reason>,
     /// The same, in words.
     pub message: Option<String>,
@@ -38,14 +43,18 @@ pub struct Status {
     /// The end of validity that comes first: of the identity, or of an anchor when there is no identity.
     #[cfg_attr(feature = "serde", serde(serialize_with = "rfc3339"))]
     pub expires_at: Option<SystemTime>,
+    /// The end of the identity alone.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub(crate) identity_ends: Option<SystemTime>,
 }
 
 impl Status {
     /// Whether a generation is served and its identity, if it has one, has not expired at `now`: for readiness
     /// probes. A source that can not be loaded any more stays ready while what is served is valid, unless
-    /// [`Policy::max_stale`](certsource::machine::Policy::max_stale) ends that.
+    /// [`Policy::max_stale`](certsource::machine::Policy::max_stale) ends that. An anchor that has expired makes nothing
+    /// unready: the others are still trusted.
     pub fn is_ready_at(&self, now: SystemTime) -> bool {
-        self.generation > 0 && !self.stale && self.expires_at.is_none_or(|end| now <= end)
+        self.generation > 0 && !self.stale && self.identity_ends.is_none_or(|end| now <= end)
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use certsource::Files;
+use certsource::machine::Policy;
+use certsource::{Files, Reason};
 use certsource_reload::Reloader;
 use certsource_testkit::{Ca, KubeletDir, TestDir};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
@@ -98,6 +99,9 @@ fn every_gauge_follows_the_generation_and_ends_with_the_source() {
     let gauge = |name: &str| kept.gauge(name, &source).unwrap();
     let count = |parts: &[&str]| kept.count("certsource_reloads_total", &[&[&*source], parts].concat());
     until("loaded", || count(&["result=success", "reason=none"]) == 1);
+    let failures = kept.find("certsource_reloads_total", &[&source, "result=failure"]);
+    assert_eq!(failures, vec![0; Reason::ALL.len()], "every reason is there before the first failure");
+    assert_eq!((gauge("certsource_ready"), gauge("certsource_withdrawal_pending")), (1.0, 0.0));
     assert_eq!(gauge("certsource_generation"), 1.0);
     assert_eq!(gauge("certsource_expires_timestamp_seconds").floor(), seconds(first.not_after()).floor());
     let drift = gauge("certsource_drift");
@@ -126,7 +130,70 @@ fn every_gauge_follows_the_generation_and_ends_with_the_source() {
 
     drop(reloader);
     until("gone", || gauge("certsource_generation") == 0.0 && gauge("certsource_drift").is_nan());
-    assert!(gauge("certsource_expires_timestamp_seconds").is_nan());
+    assert!(gauge("certsource_expires_timestamp_seconds").is_nan() && gauge("certsource_ready").is_nan());
+}
+
+/// Half of a source is followed: what is withdrawn goes, and the pair beside it goes on failing.
+#[test]
+fn a_withdrawal_beside_a_broken_pair_leaves_the_source_failing() {
+    let kept = kept();
+    let dir = TestDir::new().unwrap();
+    let path = dir.join("half");
+    let volume = KubeletDir::from_dir(TestDir::at(&path).unwrap());
+    let (ca, old) = (Ca::new("half"), Ca::new("old"));
+    let (leaf, other) = (ca.issue("localhost"), ca.issue("localhost"));
+    let both = ca.certificate_pem() + &old.certificate_pem();
+    volume.write([("ca.crt", both), ("tls.crt", leaf.chain_pem()), ("tls.key", leaf.key_pem())]).unwrap();
+    let mut policy = Policy::default();
+    policy.pair_grace = Duration::from_secs(3);
+    policy.settle_loss = Duration::from_millis(200);
+    policy.interval = Duration::from_millis(100);
+    let reloader =
+        Reloader::builder(Files::kubernetes(&path)).policy(policy).on_failure(|_| ()).start().unwrap();
+    let source = reloader.origin().to_string();
+    let gauge = |name: &str| kept.gauge(name, &source).unwrap();
+    let failing = || gauge("certsource_failing_since_timestamp_seconds");
+
+    let without = ca.certificate_pem();
+    volume.write([("ca.crt", without), ("tls.crt", leaf.chain_pem()), ("tls.key", other.key_pem())]).unwrap();
+    let begun = SystemTime::now();
+    assert_eq!(reloader.reload_blocking().unwrap_err().reason(), Reason::KeyMismatch);
+    let status = reloader.status();
+    assert!(status.pending_seconds.is_some() && status.failing_seconds.is_none(), "{status:?}");
+    assert_eq!((status.reason, &status.message), (None, &None), "a writer has its grace");
+    until("held back", || gauge("certsource_withdrawal_pending") == 1.0 && failing() == 0.0);
+
+    until("published in part", || {
+        gauge("certsource_generation") == 2.0 && gauge("certsource_withdrawal_pending") == 0.0
+    });
+    let since = failing();
+    assert!((since - seconds(begun)).abs() < 2.0, "since the pair was broken, and still: {since}");
+    let status = reloader.status();
+    assert_eq!((status.reason, status.pending_seconds), (Some(Reason::KeyMismatch), None));
+
+    volume.write([("ca.crt", "garbage"), ("tls.crt", "garbage"), ("tls.key", "garbage")]).unwrap();
+    let malformed = || kept.count("certsource_reloads_total", &[&source, "reason=malformed"]);
+    until("another reason", || malformed() == 1);
+    assert!((failing() - since).abs() < 0.5, "one failure, since {since}: {}", failing());
+
+    volume
+        .write([("ca.crt", ca.certificate_pem()), ("tls.crt", leaf.chain_pem()), ("tls.key", leaf.key_pem())])
+        .unwrap();
+    until("well again", || failing() == 0.0 && reloader.status().failing_seconds.is_none());
+}
+
+/// What is read of the gauges needs no event: an anchor that has expired makes nothing unready.
+#[test]
+fn an_expired_anchor_beside_a_good_one_is_ready() {
+    let kept = kept();
+    let dir = TestDir::new().unwrap();
+    let day = Duration::from_secs(86_400);
+    let now = SystemTime::now();
+    let gone = Ca::builder("gone").not_before(now - 2 * day).not_after(now - day).build();
+    let path = dir.write("mixed.pem", gone.certificate_pem() + &Ca::new("good").certificate_pem()).unwrap();
+    let reloader = Reloader::builder(Files::trust(&path)).start().unwrap();
+    let source = reloader.origin().to_string();
+    until("ready", || kept.gauge("certsource_ready", &source) == Some(1.0));
 }
 
 #[test]

@@ -16,7 +16,7 @@ const BEGIN: &str = "<!-- Written by `cargo xtask bench`. Do not edit. -->";
 const END: &str = "<!-- End of what `cargo xtask bench` wrote. -->";
 
 /// The order of the page. What README shows is marked.
-const ORDER: [(&str, bool); 27] = [
+const ORDER: [(&str, bool); 35] = [
     ("look-mtime", true),
     ("look-link-calls", false),
     ("look-link", false),
@@ -44,6 +44,14 @@ const ORDER: [(&str, bool); 27] = [
     ("throughput-h1", false),
     ("throughput-h2", true),
     ("snapshot", false),
+    ("listener-handshakes", false),
+    ("listener-requests", false),
+    ("follow-unary", false),
+    ("cli-inspect", true),
+    ("cli-inspect-json", false),
+    ("cli-scrape", true),
+    ("cli-check", true),
+    ("cli-size", false),
 ];
 
 /// Where a figure stands on the page.
@@ -77,7 +85,7 @@ pub(crate) fn page(data: &Value) -> String {
     page.push_str(
         "Each figure is measured beside the bare alternative, in turns, in one run; a ratio is the median of the rounds'\n\
          ratios. `cargo xtask bench` measures them all in about twelve minutes, `--only NAME` one of them. What a figure\n\
-         is made of is in `benches/src/bin`.\n\n",
+         is made of is in `benches/src/bin` and `crates/cli/benches`.\n\n",
     );
     for fact in data["machine"].as_array().into_iter().flatten() {
         let _ = writeln!(page, "- {}: {}", text(fact, "name"), text(fact, "value"));

@@ -66,8 +66,8 @@ pub(super) struct Trouble {
     pub(super) pause: Duration,
     pub(super) pending_told: bool,
     pub(super) failure_told: Option<Reason>,
-    /// Something was told that its end must be told of, too.
-    pub(super) owes_recovery: bool,
+    /// Since when what was told as a failure lasts: its end must be told of, too.
+    pub(super) failing_since: Option<Instant>,
     /// The reads are fine; it is a gate or a rule that says no.
     pub(super) refused: bool,
     pub(super) withdrawal: Option<Held>,
@@ -90,7 +90,7 @@ impl Trouble {
             pause,
             pending_told: false,
             failure_told: None,
-            owes_recovery: false,
+            failing_since: None,
             refused: false,
             withdrawal: None,
         }

@@ -313,6 +313,23 @@ impl Machine {
         self.trouble.as_ref().map(|trouble| (&trouble.error, trouble.since))
     }
 
+    /// Since when the source can not be followed, as far as it was told: `None` while all is well, and while what is
+    /// wrong still has its grace.
+    pub fn failing_since(&self) -> Option<Instant> {
+        self.trouble.as_ref().and_then(|trouble| trouble.failing_since)
+    }
+
+    /// Since when the source holds something that is neither adopted nor told as a failure: it must stand still first,
+    /// or a writer seems to be between two files.
+    pub fn pending_since(&self) -> Option<Instant> {
+        if self.failing_since().is_some() {
+            return None;
+        }
+        let trouble = self.trouble.as_ref().map(|trouble| trouble.since);
+        let settling = self.settling.as_ref().map(|settling| settling.began);
+        trouble.into_iter().chain(settling).min()
+    }
+
     /// Whether a withdrawal of trust, or a newer revocation list, is held back, because something else is broken.
     pub fn is_withdrawal_pending(&self) -> bool {
         self.trouble.as_ref().is_some_and(|trouble| trouble.withdrawal.is_some())
@@ -445,7 +462,7 @@ impl Machine {
     /// The failure is over, or there was none.
     fn end_trouble(&mut self) {
         if let Some(trouble) = self.trouble.take() {
-            if trouble.owes_recovery {
+            if trouble.failing_since.is_some() {
                 self.told.push_back(Told::Recovered);
             }
         }

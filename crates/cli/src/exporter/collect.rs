@@ -92,7 +92,9 @@ impl Collector {
         let targets: Vec<_> = targets
             .map(|(at, target)| (target.name.unwrap_or_else(|| (at + 1).to_string()), target.path))
             .collect();
-        let errors = vec![BTreeMap::new(); targets.len()];
+        // Every reason from the start: a series that is born with its first count shows no increase.
+        let none: BTreeMap<_, _> = Reason::ALL.iter().map(|reason| (reason.as_str(), 0)).collect();
+        let errors = vec![none; targets.len()];
         Self { targets, show_paths, cache: HashMap::new(), errors, round: 0 }
     }
 

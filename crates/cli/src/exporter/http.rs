@@ -86,7 +86,7 @@ fn problems(state: &State) -> String {
     let snapshot = state.snapshot();
     let sources = snapshot.iter().flat_map(|snapshot| &snapshot.sources);
     let mut lines: Vec<_> = sources.flat_map(|source| source.problems.clone()).collect();
-    lines.extend(state.followed.as_ref().and_then(|followed| followed.counts().problem));
+    lines.extend(state.followed.as_ref().and_then(|followed| followed.problem()));
     if lines.is_empty() { String::from("none\n") } else { lines.join("\n") + "\n" }
 }
 

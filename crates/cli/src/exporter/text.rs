@@ -74,7 +74,7 @@ pub(super) fn metrics(state: &State, now: SystemTime) -> String {
     let snapshot = state.snapshot();
     let followed = state.followed.as_ref().map(|followed| followed.items()).unwrap_or_default();
     let files = || snapshot.iter().flat_map(|snapshot| &snapshot.files);
-    let items = || files().flat_map(|items| items.iter()).chain(&followed);
+    let items = || files().flat_map(|items| items.iter()).chain(followed.iter());
     let certificates = || items().filter(|item| !item.is_crl);
     let length: usize = items().map(|item| item.labels.len() + 50).sum();
     let mut text = String::with_capacity(3 * length + 8192);

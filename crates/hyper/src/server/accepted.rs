@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::peer::Peer;
+use crate::metrics::{self, Side};
 
 /// How long a connection that was ended is read on, unless the client closes it first. A socket that is closed with unread
 /// bytes in it makes the system reset the connection, and then what was sent last may be lost on its way.
@@ -76,6 +77,12 @@ impl TlsStream {
                 }
             }
         }
+    }
+}
+
+impl Drop for TlsStream {
+    fn drop(&mut self) {
+        metrics::ended(Side::Server, self.peer.generation().retired());
     }
 }
 

@@ -136,6 +136,8 @@ impl Entry {
 
     pub(super) fn begin(self: &Arc<Self>, until: Option<Instant>, answer: Answer) {
         lock(&self.waiting).first = Some(First { until, last: None, answer });
+        #[cfg(feature = "metrics")]
+        crate::metrics::begin(&self.origin);
         if !self.hub.add(self.id, Arc::downgrade(self), self.deadline) {
             let error = Error::new(Reason::Io, "cannot start a thread to follow the source; raise the limit");
             return self.refuse_first(error.of(self.origin.clone()));
@@ -245,19 +247,23 @@ impl Entry {
     pub(super) fn status(&self) -> Status {
         // Before the trouble: an old generation without trouble is the lesser lie of the two.
         let current = self.current();
-        let (trouble, withdrawal_pending, arming) = {
+        let (trouble, failing, pending, withdrawal_pending, arming) = {
             let machine = lock(&self.machine);
-            let trouble = machine.trouble().map(|(error, since)| (error.clone(), since));
-            (trouble, machine.is_withdrawal_pending(), machine.arming().clone())
+            let trouble = machine.trouble().map(|(error, _)| error.clone());
+            let (failing, pending) = (machine.failing_since(), machine.pending_since());
+            (trouble, failing, pending, machine.is_withdrawal_pending(), machine.arming().clone())
         };
         let stale = self.stale.load_full();
-        let closed = stale.as_deref().filter(|_| trouble.is_none());
+        let closed = stale.as_deref().filter(|_| failing.is_none());
+        let seconds_since = |moment: Instant| moment.elapsed().as_secs_f64();
         let material = current.as_ref().map(|generation| generation.material());
         let degraded =
             current.as_ref().filter(|_| trouble.is_some()).and_then(|generation| generation.degraded());
         let degraded = degraded.map(tell::degraded_by).or_else(|| lock(&self.notes).newest());
         let degraded = degraded.or_else(|| self.unbuilt().map(|unbuilt| unbuilt.to_string()));
         let degraded = degraded.or(if let Armed::Degraded(why) = &arming { Some(why.clone()) } else { None });
+        // What is wrong and was not told yet is pending, and no failure.
+        let failure = trouble.filter(|_| failing.is_some());
         Status {
             origin: self.origin.clone(),
             generation: current.as_ref().map_or(0, |generation| generation.number()),
@@ -266,17 +272,19 @@ impl Entry {
             age_seconds: current
                 .as_ref()
                 .map_or(0.0, |generation| generation.published().elapsed().as_secs_f64()),
-            failing_seconds: trouble.as_ref().map(|(_, since)| since.elapsed().as_secs_f64()),
-            reason: trouble.as_ref().map(|(error, _)| error.reason()).or(closed.map(|_| Reason::Stale)),
-            message: trouble
+            pending_seconds: pending.map(seconds_since),
+            failing_seconds: failing.map(seconds_since),
+            reason: failure.as_ref().map(|error| error.reason()).or(closed.map(|_| Reason::Stale)),
+            message: failure
                 .as_ref()
-                .map(|(error, _)| error.to_string())
+                .map(|error| error.to_string())
                 .or_else(|| closed.map(ToString::to_string)),
             stale: stale.is_some(),
             withdrawal_pending,
             degraded,
             watching: arming == Armed::Watching,
             expires_at: material.and_then(|m| m.identity_not_after().or_else(|| m.earliest_not_after())),
+            identity_ends: material.and_then(|m| m.identity_not_after()),
         }
     }
 
@@ -296,7 +304,10 @@ impl Entry {
                 entry.carry_out();
             }
             match todo {
-                Todo::Wait(until) => return until,
+                Todo::Wait(until) => {
+                    entry.show();
+                    return until;
+                }
                 Todo::Look => {
                     let mut source = lock(&entry.source).take()?;
                     let alarm = entry.alarm.clone();
@@ -337,6 +348,12 @@ impl Entry {
                 }
             }
         }
+    }
+
+    /// Gives the recorder of metrics the state as it is now: also what changes without an event, so that no gauge sticks.
+    fn show(&self) {
+        #[cfg(feature = "metrics")]
+        crate::metrics::show(&self.status(), SystemTime::now());
     }
 
     /// A panic got through in [`Entry::drive`], from code of the application that runs where none should: the source

@@ -222,7 +222,7 @@ impl Machine {
             self.trouble.take().unwrap_or_else(|| Trouble::new(now, &error, self.policy.backoff));
         trouble.error = error.clone();
         trouble.failure_told = Some(error.reason());
-        trouble.owes_recovery = true;
+        trouble.failing_since.get_or_insert(trouble.since);
         trouble.refused = true;
         self.trouble = Some(trouble);
         self.follow_nothing();
@@ -243,10 +243,10 @@ impl Machine {
         }
         let is_pair = error.reason() == Reason::KeyMismatch;
         let before = self.trouble.take();
-        let owes_recovery = before.as_ref().is_some_and(|trouble| trouble.owes_recovery);
+        let failing_since = before.as_ref().and_then(|trouble| trouble.failing_since);
         let trouble = before.filter(|trouble| !trouble.refused);
         let mut trouble = trouble.unwrap_or_else(|| Trouble::new(now, &error, self.policy.backoff));
-        trouble.owes_recovery = owes_recovery;
+        trouble.failing_since = failing_since;
         trouble.error = error.clone();
         let (since, pause) = (trouble.since, trouble.pause);
         let tell_pending = is_pair && !trouble.pending_told;
@@ -287,7 +287,7 @@ impl Machine {
     pub(super) fn note_failure(&mut self, now: Now, error: Error) {
         let trouble = self.trouble.get_or_insert_with(|| Trouble::new(now, &error, self.policy.backoff));
         trouble.error = error.clone();
-        trouble.owes_recovery = true;
+        trouble.failing_since.get_or_insert(trouble.since);
         if trouble.failure_told != Some(error.reason()) {
             trouble.failure_told = Some(error.reason());
             self.told.push_back(Told::Failed(error.clone()));

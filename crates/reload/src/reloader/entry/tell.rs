@@ -200,7 +200,8 @@ impl Entry {
         crate::trace::event(&self.origin, &kind, self.failures_are_hooked);
         let at = SystemTime::now();
         #[cfg(feature = "metrics")]
-        crate::metrics::event(&self.origin, at, &kind);
+        crate::metrics::event(&self.origin, &kind);
+        self.show();
         let event = Event { at, origin: self.origin.clone(), kind, skipped: 0 };
         if self.hooks.push(event.clone()) {
             let hooks = Arc::clone(&self.hooks);

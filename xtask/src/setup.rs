@@ -89,7 +89,7 @@ fn install_cargo_deny(own: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Looks for the lowest compiler that we promise. It is no fault if there is none: `msrv` says what it did without.
+/// Looks for the lowest compiler that we promise. It is no fault here if there is none: the cell `msrv/build` says so.
 fn find_old_rust(workspace: &Workspace, own: &Path) -> Result<()> {
     let wanted = msrv::wanted(workspace)?;
     let rustc = msrv::own_compiler(own, &wanted);
@@ -101,7 +101,7 @@ fn find_old_rust(workspace: &Workspace, own: &Path) -> Result<()> {
             .status()
             .context("looking for an old compiler")?;
         if !status.success() {
-            println!("{:12} none of {wanted} to be had here; msrv will check declarations only", "old rustc");
+            println!("{:12} none of {wanted} to be had here; the cell msrv/build needs one", "old rustc");
             return Ok(());
         }
     }

@@ -18,6 +18,8 @@ const PAIRS_BY_HAND: [&str; 1] = ["certsource-client"];
 
 /// Which sets of features are built, and how.
 #[derive(Clone, Debug, Args)]
+// The table's options are a group of this name already.
+#[group(skip)]
 pub(crate) struct Options {
     /// How many features are on at once: each alone, or each pair too
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]

@@ -93,3 +93,16 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+        Arguments::try_parse_from(["xtask", "features", "--depth", "2", "--only", "hyper"]).unwrap();
+    }
+}

@@ -28,12 +28,23 @@ pub(crate) struct Options {
     /// Print the table and write nothing
     #[arg(long)]
     dry: bool,
+    /// Measure nothing, and write the page and README's table again from what was measured last
+    #[arg(long)]
+    render: bool,
 }
 
 /// Measures, prints and writes.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let workspace = Workspace::members_only()?;
     let root = &workspace.workspace_root;
+    let path = root.join(page::DATA);
+    let old: Value = fs::read_to_string(&path)
+        .ok()
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or(Value::Null);
+    if options.render {
+        return write(root, &old);
+    }
     let facts = machine::facts();
     let programs = build(&workspace)?;
     let mut figures = Command::new(programs.join("certsource-figures"));
@@ -52,17 +63,20 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.dry {
         return Ok(ExitCode::SUCCESS);
     }
-    let path = root.join(page::DATA);
-    let old = fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str(&text).ok());
-    let data = merge(old.unwrap_or(Value::Null), rows, &facts);
+    let data = merge(old, rows, &facts);
     let text = serde_json::to_string_pretty(&data).context("writing JSON")? + "\n";
     fs::write(&path, text).with_context(|| format!("writing {}", page::DATA))?;
-    fs::write(root.join(page::PAGE), page::page(&data)).with_context(|| format!("writing {}", page::PAGE))?;
+    write(root, &data)
+}
+
+/// Writes what people read.
+fn write(root: &Path, data: &Value) -> Result<ExitCode> {
+    fs::write(root.join(page::PAGE), page::page(data)).with_context(|| format!("writing {}", page::PAGE))?;
     let readme = root.join(page::README);
     let text = fs::read_to_string(&readme).context("reading the README")?;
-    let text = page::put_into_readme(&text, &data).context("the README has no place for figures")?;
+    let text = page::put_into_readme(&text, data).context("the README has no place for figures")?;
     fs::write(readme, text).context("writing the README")?;
-    println!("written to {}, {} and {}", page::DATA, page::PAGE, page::README);
+    println!("{} and {} say what {} does", page::PAGE, page::README, page::DATA);
     Ok(ExitCode::SUCCESS)
 }
 

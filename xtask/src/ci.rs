@@ -9,7 +9,7 @@ use crate::table::{self, Cell, Options, Step, Work};
 use crate::test::{Selection, selections, short};
 use crate::tools::Tool;
 use crate::workspace::Workspace;
-use crate::{features, msrv, tidy};
+use crate::{api, features, instructions, msrv, package, tidy};
 
 /// Runs the table, or the part of it that was asked for.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
@@ -42,13 +42,17 @@ fn cells(workspace: &Workspace) -> Vec<Cell> {
             cells.push(cell);
         }
     }
-    cells.extend(features::cells(workspace));
+    cells.extend(features::ci_cells(workspace));
     cells.push(run_cell(
         "docs",
         Step::cargo(["doc", "--workspace", "--exclude", "xtask", "--all-features", "--no-deps"])
             .variable("RUSTDOCFLAGS", "-D warnings"),
     ));
-    cells.push(call_cell("msrv", msrv::check));
+    cells.push(Cell { needs: vec![Tool::Valgrind], ..call_cell("counts", instructions::check) });
+    cells.push(Cell { needs: vec![Tool::RustdocJson], ..call_cell("api", api::check) });
+    cells.push(call_cell("package", package::check));
+    cells.push(call_cell("msrv/declared", msrv::declared));
+    cells.push(Cell { needs: vec![Tool::OldRustc], ..call_cell("msrv/build", msrv::build) });
     cells
 }
 

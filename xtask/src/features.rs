@@ -1,55 +1,113 @@
-//! `cargo xtask features`: each feature of each package compiles alone, and none at all does, without a warning.
-//! Tests of feature sets are in the table of `cargo xtask test`.
+//! `cargo xtask features`: each feature of each package compiles alone, and none at all does, without a warning; with
+//! `--depth 2` each pair of features, too. Tests of feature sets are in the table of `cargo xtask test`.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::Args;
 
 use crate::judge::Judge;
-use crate::table::{self, Cell, Options, Step, Work};
+use crate::table::{self, Cell, Step, Work};
 use crate::test::short;
 use crate::workspace::{Package, Workspace};
 
-/// Builds each feature alone.
-pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let workspace = Workspace::members_only()?;
-    table::run(&cells(&workspace), options, &workspace)
+/// Packages whose pairs are not in `cargo xtask ci`: the client has more pairs than all others together, and many of them
+/// build reqwest anew. For it they are a command: `cargo xtask features --depth 2`.
+const PAIRS_BY_HAND: [&str; 1] = ["certsource-client"];
+
+/// Which sets of features are built, and how.
+#[derive(Clone, Debug, Args)]
+// The table's options are a group of this name already.
+#[group(skip)]
+pub(crate) struct Options {
+    /// How many features are on at once: each alone, or each pair too
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    depth: u8,
+    #[command(flatten)]
+    table: table::Options,
 }
 
-/// A cell for each feature of each package that has some, and one for none.
-pub(crate) fn cells(workspace: &Workspace) -> Vec<Cell> {
+/// Builds the sets that were asked for.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let workspace = Workspace::members_only()?;
+    table::run(&cells(&workspace, |_| options.depth > 1), &options.table, &workspace)
+}
+
+/// The cells of `cargo xtask ci`.
+pub(crate) fn ci_cells(workspace: &Workspace) -> Vec<Cell> {
+    cells(workspace, |package| !PAIRS_BY_HAND.contains(&package.name.as_str()))
+}
+
+/// A cell for each feature of each package that has some, one for none, and one for each pair where pairs are wanted.
+fn cells(workspace: &Workspace, wants_pairs: impl Fn(&Package) -> bool) -> Vec<Cell> {
     let mut cells = Vec::new();
     for package in workspace.members() {
-        let features = package.all_features();
-        if features.is_empty() {
-            continue;
-        }
-        let mut built = BTreeSet::from([BTreeSet::new()]);
-        cells.push(cell(package, None, BTreeSet::new()));
-        for feature in &features {
-            let on = package.closure([feature.as_str()]);
-            if built.insert(on.clone()) {
-                cells.push(cell(package, Some(feature), on));
-            }
-        }
+        cells.extend(
+            sets(package, wants_pairs(package)).into_iter().map(|(names, on)| cell(package, &names, on)),
+        );
     }
     cells
 }
 
-fn cell(package: &Package, feature: Option<&str>, on: BTreeSet<String>) -> Cell {
+/// The sets that differ: what is asked for, and what is on then. Empty for a package without features.
+fn sets(package: &Package, pairs: bool) -> Vec<(Vec<String>, BTreeSet<String>)> {
+    let features: Vec<String> = package.all_features().into_iter().collect();
+    if features.is_empty() {
+        return Vec::new();
+    }
+    let mut asked: Vec<Vec<String>> = vec![Vec::new()];
+    asked.extend(features.iter().map(|feature| vec![feature.clone()]));
+    if pairs {
+        for (place, first) in features.iter().enumerate() {
+            asked.extend(features[place + 1..].iter().map(|second| vec![first.clone(), second.clone()]));
+        }
+    }
+    let mut built = BTreeSet::new();
+    asked
+        .into_iter()
+        .map(|names| (package.closure(names.iter().map(String::as_str)), names))
+        .filter(|(on, _)| built.insert(on.clone()))
+        .map(|(on, names)| (names, on))
+        .collect()
+}
+
+fn cell(package: &Package, features: &[String], on: BTreeSet<String>) -> Cell {
     let target = if package.library().is_some() { "--lib" } else { "--bins" };
     let mut arguments = vec!["clippy", "--package", &package.name, target, "--no-default-features"];
-    if let Some(feature) = feature {
+    for feature in features {
         arguments.extend(["--features", feature]);
     }
     // Clippy and not check: the warnings of a feature set that nobody else builds are seen here or never.
     arguments.extend(["--", "-D", "warnings"]);
+    let what = if features.is_empty() { "none".to_owned() } else { features.join("+") };
     Cell {
-        name: format!("features/{}/{}", short(package), feature.unwrap_or("none")),
+        name: format!("features/{}/{what}", short(package)),
         needs: Vec::new(),
         work: Work::Run(Step::cargo(arguments)),
         judge: Judge::Build,
         covers: Some((package.name.clone(), on)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_all_pairs_and_none_is_built_twice() {
+        let workspace = Workspace::members_only().unwrap();
+        for package in workspace.members() {
+            let sets = sets(package, true);
+            let distinct: BTreeSet<_> = sets.iter().map(|(_, on)| on.clone()).collect();
+            assert_eq!(distinct.len(), sets.len(), "{}", package.name);
+            let features = package.all_features();
+            for first in &features {
+                for second in &features {
+                    let on = package.closure([first.as_str(), second.as_str()]);
+                    assert!(distinct.contains(&on), "{}: {first} and {second}", package.name);
+                }
+            }
+        }
     }
 }

@@ -13,7 +13,8 @@ pub(crate) enum Judge {
     Build,
     /// The program ended well.
     Exit,
-    /// The demo ended well, and its summary says that requests were made and none failed.
+    /// The demo ended well, and its summary says that requests were made and none failed, that the client saw every
+    /// rotation that was asked for, and that the withdrawn CA was refused.
     Demo,
 }
 
@@ -93,14 +94,26 @@ fn demo(success: bool, output: &str) -> Result<(), String> {
     let number =
         |name: &str| last[name].as_u64().ok_or_else(|| format!("its summary has no number `{name}`"));
     match (number("requests")?, number("failed")?) {
-        (0, _) => Err("it made no request".to_owned()),
-        (_, 0) => Ok(()),
-        (requests, failed) => Err(format!("{failed} of {requests} requests failed")),
+        (0, _) => return Err("it made no request".to_owned()),
+        (_, 0) => {}
+        (requests, failed) => return Err(format!("{failed} of {requests} requests failed")),
+    }
+    match (number("rotations_seen")?, number("rotations_asked")?) {
+        (_, 0) => return Err("it was asked for no rotation".to_owned()),
+        (seen, asked) if seen == asked => {}
+        (seen, asked) => return Err(format!("the client saw {seen} of {asked} rotations")),
+    }
+    match last["withdrawn_ca_refused"].as_bool() {
+        Some(true) => Ok(()),
+        Some(false) => Err("the withdrawn CA was not always refused".to_owned()),
+        None => Err("its summary does not say `withdrawn_ca_refused`".to_owned()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     const GOOD: &str = "running 2 tests\ntest a ... ok\n\
@@ -140,21 +153,34 @@ mod tests {
 
     #[test]
     fn the_demo_is_judged_by_its_summary() {
-        let good = "{\"event\":\"reloaded\"}\n{\"event\":\"summary\",\"requests\":900,\"failed\":0}\n\n";
-        assert_eq!(Judge::Demo.verdict(true, good), Verdict::Passed(None));
-        let why = |success, output| match Judge::Demo.verdict(success, output) {
+        let summary = |changes: &[(&str, Value)]| {
+            let mut summary = json!({
+                "event": "summary", "requests": 900, "failed": 0, "rotations_asked": 20, "rotations_seen": 20,
+                "withdrawn_ca_refused": true,
+            });
+            for (name, value) in changes {
+                summary[*name] = value.clone();
+            }
+            format!("{{\"event\":\"rotation\"}}\n{summary}\n\n")
+        };
+        let good = summary(&[]);
+        assert_eq!(Judge::Demo.verdict(true, &good), Verdict::Passed(None));
+        let why = |success, output: &str| match Judge::Demo.verdict(success, output) {
             Verdict::Failed(why, None) => why,
             other => panic!("{other:?}"),
         };
-        assert_eq!(why(false, good), "the demo did not end well");
+        assert_eq!(why(false, &good), "the demo did not end well");
         assert_eq!(why(true, ""), "the demo printed nothing");
         assert_eq!(why(true, "{\"event\":\"reloaded\"}"), "its last line is not the summary");
-        assert_eq!(
-            why(true, "{\"event\":\"summary\",\"requests\":9,\"failed\":1}"),
-            "1 of 9 requests failed"
-        );
-        assert_eq!(why(true, "{\"event\":\"summary\",\"requests\":0,\"failed\":0}"), "it made no request");
-        assert_eq!(why(true, "{\"event\":\"summary\",\"requests\":9}"), "its summary has no number `failed`");
+        let with = |name: &str, value: Value| why(true, &summary(&[(name, value)]));
+        assert_eq!(with("failed", json!(1)), "1 of 900 requests failed");
+        assert_eq!(with("requests", json!(0)), "it made no request");
+        assert_eq!(with("failed", Value::Null), "its summary has no number `failed`");
+        assert_eq!(with("rotations_seen", json!(19)), "the client saw 19 of 20 rotations");
+        assert_eq!(with("rotations_seen", Value::Null), "its summary has no number `rotations_seen`");
+        assert_eq!(with("rotations_asked", json!(0)), "it was asked for no rotation");
+        assert_eq!(with("withdrawn_ca_refused", json!(false)), "the withdrawn CA was not always refused");
+        assert!(with("withdrawn_ca_refused", Value::Null).contains("does not say"));
         assert!(why(true, "done").starts_with("its last line is not JSON"));
     }
 }

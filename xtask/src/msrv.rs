@@ -1,12 +1,12 @@
-//! `cargo xtask msrv`: the lowest compiler that we promise. Declarations are always checked; the code is built with
-//! that compiler where there is one, and the output says so where there is none.
+//! `cargo xtask msrv`: the lowest compiler that we promise. What dependencies declare is one check, and can be made
+//! anywhere; a build with that compiler is another, and needs it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 
 use crate::cargo;
 use crate::tools;
@@ -15,13 +15,13 @@ use crate::workspace::{Node, Package, Workspace};
 /// Names a compiler of that version, for machines where `setup` can find none.
 const VARIABLE: &str = "CERTSOURCE_MSRV_RUSTC";
 
-/// Checks, and says what was checked.
+/// Both checks.
 pub(crate) fn run() -> Result<ExitCode> {
-    Ok(if check()? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if declared()? && build()? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// True if nothing needs more than we promise.
-pub(crate) fn check() -> Result<bool> {
+/// True if nothing says that it needs more than we promise.
+pub(crate) fn declared() -> Result<bool> {
     let workspace = Workspace::with_dependencies()?;
     let promised = promised(&workspace)?;
     let mut problems = Vec::new();
@@ -47,7 +47,7 @@ pub(crate) fn check() -> Result<bool> {
          rust-version and none a newer one",
         below.len()
     );
-    build(&workspace, &wanted)
+    Ok(true)
 }
 
 type Version = (u64, u64, u64);
@@ -102,32 +102,43 @@ fn below_published(workspace: &Workspace) -> Result<Vec<&Package>> {
     Ok(workspace.packages.iter().filter(|package| seen.contains(package.id.as_str())).collect())
 }
 
-fn build(workspace: &Workspace, wanted: &str) -> Result<bool> {
-    let Some(rustc) = compiler(workspace, wanted) else {
-        println!(
-            "msrv: no second compiler ran: only declarations were checked, and clippy's incompatible_msrv guards our \
-             own use of std; name a Rust {wanted} in {VARIABLE}, or let cargo xtask setup look for one"
-        );
-        return Ok(true);
-    };
+/// True if the published crates compile with it, with their default features and with all.
+pub(crate) fn build() -> Result<bool> {
+    let workspace = Workspace::members_only()?;
+    let wanted = wanted(&workspace)?;
+    let rustc = find_compiler(&workspace).map_err(Error::msg)?;
     let output = Command::new(&rustc)
         .arg("--version")
         .output()
         .with_context(|| format!("running {}", rustc.display()))?;
     let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if !is_version(&version, wanted) {
+    if !is_version(&version, &wanted) {
         bail!("{} is not Rust {wanted} but says `{version}`", rustc.display());
     }
-    println!("msrv: building the published crates with {version}");
-    let mut command = cargo::command();
-    command.args(["check", "--locked"]).env("RUSTC", &rustc).env_remove("RUSTC_WRAPPER");
-    // A folder of its own: otherwise the two compilers would throw each other's work away.
-    command.arg("--target-dir").arg(workspace.target_directory.join("msrv"));
-    for package in workspace.members().into_iter().filter(|package| package.is_published()) {
-        command.args(["--package", &package.name]);
+    for features in [None, Some("--all-features")] {
+        println!(
+            "msrv: building the published crates, {}, with {version}",
+            features.unwrap_or("default features")
+        );
+        let mut command = cargo::command();
+        command.args(["check", "--locked"]).env("RUSTC", &rustc).env_remove("RUSTC_WRAPPER").args(features);
+        // A folder of its own: otherwise the two compilers would throw each other's work away.
+        command.arg("--target-dir").arg(workspace.target_directory.join("msrv"));
+        for package in workspace.members().into_iter().filter(|package| package.is_published()) {
+            command.args(["--package", &package.name]);
+        }
+        if !command.status().context("running cargo check")?.success() {
+            return Ok(false);
+        }
     }
-    let status = command.status().context("running cargo check")?;
-    Ok(status.success())
+    Ok(true)
+}
+
+/// Where that compiler is, or why not.
+pub(crate) fn find_compiler(workspace: &Workspace) -> Result<PathBuf, String> {
+    let wanted = wanted(workspace).map_err(|error| format!("{error:#}"))?;
+    compiler(workspace, &wanted)
+        .ok_or_else(|| format!("needs Rust {wanted}: cargo xtask setup, or name its rustc in {VARIABLE}"))
 }
 
 /// The one that was named, or the one that `setup` found.

@@ -132,7 +132,7 @@ fn put_script(own: &Path, name: &str, lines: &str) -> Result<()> {
     written.with_context(|| format!("writing {}", path.display()))
 }
 
-/// Looks for the lowest compiler that we promise. It is no fault if there is none: `msrv` says what it did without.
+/// Looks for the lowest compiler that we promise. It is no fault here if there is none: the cell `msrv/build` says so.
 fn find_old_rust(workspace: &Workspace, own: &Path) -> Result<()> {
     let wanted = msrv::wanted(workspace)?;
     let rustc = msrv::own_compiler(own, &wanted);
@@ -144,7 +144,7 @@ fn find_old_rust(workspace: &Workspace, own: &Path) -> Result<()> {
             .status()
             .context("looking for an old compiler")?;
         if !status.success() {
-            println!("{:12} none of {wanted} to be had here; msrv will check declarations only", "old rustc");
+            println!("{:12} none of {wanted} to be had here; the cell msrv/build needs one", "old rustc");
             return Ok(());
         }
     }

@@ -244,6 +244,9 @@ fn list(cells: &[&Cell]) -> String {
     text
 }
 
+/// How many of the slowest cells the end of a table names.
+const SLOWEST: usize = 5;
+
 fn report(rows: &[Row]) -> String {
     let width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0).max("cell".len());
     let mut text = format!("{:width$}  {:7}  {:>7}  {:>5}\n", "cell", "result", "seconds", "tests");
@@ -269,7 +272,28 @@ fn report(rows: &[Row]) -> String {
     if tests > 0 {
         let _ = writeln!(text, "{tests} tests were run");
     }
+    let _ = write!(text, "{}", slowest(rows));
     let _ = write!(text, "{passed} passed, {failed} failed, {skipped} skipped");
+    for row in rows {
+        // Last, where a reader of a long log looks first.
+        if let Verdict::Failed(why, _) = &row.verdict {
+            let _ = write!(text, "\nFAILED: {}: {why}", row.name);
+        }
+    }
+    text
+}
+
+/// Where the time goes: a line for each of the slowest cells.
+fn slowest(rows: &[Row]) -> String {
+    let mut rows: Vec<&Row> = rows.iter().filter(|row| row.took >= Duration::from_secs(1)).collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.took));
+    let mut text = String::new();
+    if rows.len() > SLOWEST {
+        text.push_str("the slowest:\n");
+        for row in &rows[..SLOWEST] {
+            let _ = writeln!(text, "  {:7.1} s  {}", row.took.as_secs_f64(), row.name);
+        }
+    }
     text
 }
 
@@ -331,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn the_report_ends_with_the_plain_line_and_adds_the_tests_up() {
+    fn the_report_adds_the_tests_up_and_ends_with_what_failed() {
         let row = |verdict| Row { name: "x/y".to_owned(), verdict, took: Duration::from_millis(1250) };
         let text = report(&[
             row(Verdict::Passed(Some(40))),
@@ -344,7 +368,31 @@ mod tests {
         assert_eq!(lines[3], "x/y   FAILED       1.2      2  1 test failed");
         assert_eq!(lines[5], "42 tests were run");
         assert_eq!(lines[6], "2 passed, 1 failed, 1 skipped");
-        assert_eq!(lines.len(), 7);
+        assert_eq!(lines[7], "FAILED: x/y: 1 test failed");
+        assert_eq!(lines.len(), 8);
+    }
+
+    #[test]
+    fn the_slowest_are_named_where_there_are_many() {
+        let row = |seconds| Row {
+            name: format!("cell/{seconds}"),
+            verdict: Verdict::Built,
+            took: Duration::from_secs(seconds),
+        };
+        let rows: Vec<Row> = [3, 9, 0, 4, 8, 5, 7].map(row).into();
+        let text = slowest(&rows);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[1..],
+            [
+                "      9.0 s  cell/9",
+                "      8.0 s  cell/8",
+                "      7.0 s  cell/7",
+                "      5.0 s  cell/5",
+                "      4.0 s  cell/4"
+            ]
+        );
+        assert_eq!(slowest(&rows[..5]), "");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use anyhow::{Error, Result, bail};
 
 use crate::workspace::Workspace;
+use crate::{api, msrv};
 
 /// A program that is not part of the Rust toolchain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,13 +33,19 @@ pub(crate) enum Tool {
     Certbot,
     /// An ACME server for tests, by the makers of Let's Encrypt.
     Pebble,
+    /// Counts instructions.
+    Valgrind,
     /// Judges licences, bans and sources by deny.toml.
     CargoDeny,
+    /// The lowest compiler that we promise. Not in `ALL`: it has no name of its own, and `setup` looks for it by itself.
+    OldRustc,
+    /// A rustdoc whose JSON we can read. Not in `ALL`: it comes with Rust, in the right version or not.
+    RustdocJson,
 }
 
 impl Tool {
-    /// All of them.
-    pub(crate) const ALL: [Self; 11] = [
+    /// Those that a cell may name in its opening comment, and that `setup` installs.
+    pub(crate) const ALL: [Self; 12] = [
         Self::Nginx,
         Self::Openssl,
         Self::Curl,
@@ -49,6 +56,7 @@ impl Tool {
         Self::Bao,
         Self::Certbot,
         Self::Pebble,
+        Self::Valgrind,
         Self::CargoDeny,
     ];
 
@@ -65,7 +73,10 @@ impl Tool {
             Self::Bao => "bao",
             Self::Certbot => "certbot",
             Self::Pebble => "pebble",
+            Self::Valgrind => "valgrind",
             Self::CargoDeny => "cargo-deny",
+            Self::OldRustc => "old rustc",
+            Self::RustdocJson => "rustdoc",
         }
     }
 
@@ -81,12 +92,18 @@ impl Tool {
             Self::Promtool => Some("prometheus"),
             Self::Haproxy => Some("haproxy"),
             Self::Pebble => Some("pebble"),
-            Self::Bao | Self::Certbot | Self::CargoDeny => None,
+            Self::Valgrind => Some("valgrind"),
+            Self::Bao | Self::Certbot | Self::CargoDeny | Self::OldRustc | Self::RustdocJson => None,
         }
     }
 
     /// Where it is, or why not, in words for a person.
     pub(crate) fn find(self, workspace: &Workspace) -> Result<PathBuf, String> {
+        match self {
+            Self::OldRustc => return msrv::find_compiler(workspace),
+            Self::RustdocJson => return api::find_rustdoc(),
+            _ => {}
+        }
         let found = search_path(&own_folder(workspace))
             .into_iter()
             .map(|folder| folder.join(self.name()))

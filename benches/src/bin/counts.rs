@@ -5,16 +5,34 @@
 #![allow(clippy::print_stdout)]
 
 use std::future::Future;
+use std::process::ExitCode;
 
 use certsource_bench::rig::Rig;
 use certsource_bench::row::Row;
 use certsource_bench::server::{Http, Sessions};
+use clap::Parser;
+
+/// Counts the allocations of a request, beside bare reqwest's.
+#[derive(Debug, Parser)]
+#[command(name = "certsource-counts")]
+struct Arguments {
+    /// Only figures with this in their name; may be given again
+    #[arg(long, value_name = "SUBSTRING")]
+    only: Vec<String>,
+}
 
 const REQUESTS: u64 = 1_000;
 
-fn main() {
+fn main() -> ExitCode {
+    let only = Arguments::parse().only;
+    let is_chosen = |id: &str| only.is_empty() || only.iter().any(|part| id.contains(part.as_str()));
+    let figures = Http::ALL.into_iter().zip(["allocations-h1", "allocations-h2"]);
+    let chosen: Vec<_> = figures.filter(|(_, id)| is_chosen(id)).collect();
+    if chosen.is_empty() {
+        return ExitCode::from(2);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    for (http, id) in Http::ALL.into_iter().zip(["allocations-h1", "allocations-h2"]) {
+    for (http, id) in chosen {
         let rig = runtime.block_on(Rig::new(http, Sessions::Resumed, |builder| builder));
         // The server has a thread of its own, and this thread's allocations are counted alone.
         let count = |sends: &dyn Fn() -> std::pin::Pin<Box<dyn Future<Output = ()>>>| {
@@ -59,4 +77,5 @@ fn main() {
         };
         println!("{}", row.to_json());
     }
+    ExitCode::SUCCESS
 }

@@ -1,6 +1,7 @@
 //! The figures as text: the page in docs and the table in README. Pure functions of the data file, so that `tidy` can
 //! tell whether somebody wrote a figure by hand.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde_json::Value;
@@ -59,6 +60,27 @@ pub(crate) fn place(id: &str) -> usize {
     ORDER.iter().position(|(known, _)| *known == id).unwrap_or(ORDER.len())
 }
 
+/// The figures that the data lacks, in the order of the page.
+fn missing(data: &Value) -> Vec<&'static str> {
+    let rows = data["rows"].as_array().map_or(&[][..], Vec::as_slice);
+    ORDER.iter().map(|(id, _)| *id).filter(|id| rows.iter().all(|row| row["id"] != *id)).collect()
+}
+
+/// What is wrong with the data: figures of several commits can not be compared, and one that is not in the order of the
+/// page would be shown nowhere. What is missing is no fault here: the page and README say so by themselves.
+pub(crate) fn faults(data: &Value) -> Vec<String> {
+    let rows = data["rows"].as_array().map_or(&[][..], Vec::as_slice);
+    let commits: BTreeSet<&str> = rows.iter().map(|row| text(row, "commit")).collect();
+    let mut faults = Vec::new();
+    if commits.len() > 1 {
+        let commits: Vec<&str> = commits.into_iter().collect();
+        faults.push(format!("figures of different commits: {}: cargo xtask bench", commits.join(", ")));
+    }
+    let strangers = rows.iter().map(|row| text(row, "id")).filter(|id| place(id) == ORDER.len());
+    faults.extend(strangers.map(|id| format!("{id} is not in the ORDER of xtask/src/bench/page.rs")));
+    faults
+}
+
 /// A figure as a line for the terminal.
 pub(crate) fn line(row: &Value) -> String {
     let verdict = if row["met"] == true { "met" } else { "MISSED" };
@@ -92,6 +114,10 @@ pub(crate) fn page(data: &Value) -> String {
     }
     page.push('\n');
     page.push_str(&table(rows));
+    let missing: Vec<String> = missing(data).iter().map(|id| format!("`{id}`")).collect();
+    if !missing.is_empty() {
+        let _ = writeln!(page, "\nNot measured in this run: {}.", missing.join(", "));
+    }
     page.push_str("\n## Notes\n\n");
     for row in rows {
         let note = text(row, "note");
@@ -113,7 +139,12 @@ pub(crate) fn put_into_readme(readme: &str, data: &Value) -> Option<String> {
         .filter(|row| ORDER.iter().any(|(id, is_shown)| *is_shown && row["id"] == *id))
         .cloned()
         .collect();
-    Some(format!("{before}{BEGIN}\n\n{}\n{END}{after}", table(&shown)))
+    let mut table = table(&shown);
+    let missing = missing(data).len();
+    if missing > 0 {
+        let _ = writeln!(table, "\n{missing} of {} figures were not measured in this run.", ORDER.len());
+    }
+    Some(format!("{before}{BEGIN}\n\n{table}\n{END}{after}"))
 }
 
 fn text<'a>(row: &'a Value, name: &str) -> &'a str {
@@ -139,6 +170,25 @@ mod tests {
             "{page}"
         );
         assert!(page.contains("**missed**") && page.contains("- `look-link` (commit c): n"), "{page}");
+    }
+
+    #[test]
+    fn what_was_not_measured_is_said() {
+        let page = page(&data());
+        assert!(page.contains("Not measured in this run: `look-link-calls`, `look-sha256`"), "{page}");
+        let readme = put_into_readme(&format!("{BEGIN}\n{END}"), &data()).unwrap();
+        assert!(readme.contains("28 of 30 figures were not measured"), "{readme}");
+    }
+
+    #[test]
+    fn figures_of_two_commits_and_unknown_ones_are_faults() {
+        assert!(faults(&data()).is_empty());
+        let mut mixed = data();
+        mixed["rows"][1]["commit"] = json!("d");
+        assert_eq!(faults(&mixed), ["figures of different commits: c, d: cargo xtask bench"]);
+        let mut stranger = data();
+        stranger["rows"][1]["id"] = json!("look-up");
+        assert_eq!(faults(&stranger).len(), 1);
     }
 
     #[test]

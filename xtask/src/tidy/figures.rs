@@ -14,15 +14,22 @@ fn compare(data: Option<&str>, shown: Option<&str>, readme: Option<&str>) -> Vec
     let Some(data) = data.and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
         return vec![format!("{} is missing or no JSON: cargo xtask bench", page::DATA)];
     };
-    let mut problems = Vec::new();
+    let faults = page::faults(&data).into_iter();
+    let mut problems: Vec<String> = faults.map(|fault| format!("{}: {fault}", page::DATA)).collect();
     if shown != Some(page::page(&data).as_str()) {
-        problems.push(format!("{} is not what {} makes of it: cargo xtask bench", page::PAGE, page::DATA));
+        problems.push(format!(
+            "{} is not what {} makes of it: cargo xtask bench --render",
+            page::PAGE,
+            page::DATA
+        ));
     }
     match readme.map(|text| (text, page::put_into_readme(text, &data))) {
         Some((text, Some(new))) if text == new => {}
-        Some((_, Some(_))) => {
-            problems.push(format!("the figures of {} are not those of {}", page::README, page::DATA))
-        }
+        Some((_, Some(_))) => problems.push(format!(
+            "the figures of {} are not those of {}: cargo xtask bench --render",
+            page::README,
+            page::DATA
+        )),
         _ => problems.push(format!("{} has no place for figures", page::README)),
     }
     problems

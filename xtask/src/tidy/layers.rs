@@ -20,7 +20,7 @@ struct Layer {
 }
 
 /// From the bottom to the top. A member that is not listed is a problem, so this list stays whole.
-const LAYERS: [Layer; 14] = [
+const LAYERS: [Layer; 15] = [
     Layer {
         package: "certsource",
         may_use: &[],
@@ -124,6 +124,13 @@ const LAYERS: [Layer; 14] = [
         ],
         never: &["native-tls", "openssl-sys"],
         only_with: &[],
+    },
+    Layer {
+        package: "certsource-instructions",
+        may_use: &["certsource", "certsource-reload", "certsource-testkit"],
+        // Few, so that a count costs seconds.
+        never: &["rustls", "hyper", "http", "reqwest", "anyhow"],
+        only_with: &[("tokio", &["sync"])],
     },
     Layer { package: "xtask", may_use: &[], never: &["tokio", "rustls", "reqwest"], only_with: &[] },
 ];

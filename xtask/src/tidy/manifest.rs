@@ -30,9 +30,25 @@ pub(super) fn check(workspace: &Workspace, files: &Files) -> Result<Vec<String>>
         {
             problems.push(format!("{folder} has no README.md"));
         }
+        if package.is_published() {
+            problems.extend(licences(&folder, files));
+        }
     }
     problems.extend(unused(&root, &used));
     Ok(problems)
+}
+
+/// `cargo package` takes what is in the crate's own folder: links to the files at the root.
+fn licences(folder: &str, files: &Files) -> Vec<String> {
+    let is_ours = |name: &&str| {
+        let own = files.get(&format!("{folder}/{name}"));
+        own.is_some() && own == files.get(name)
+    };
+    ["LICENSE-APACHE", "LICENSE-MIT"]
+        .into_iter()
+        .filter(|name| !is_ours(name))
+        .map(|name| format!("{folder}/{name} is not that of the root: ln -s ../../{name} {folder}/"))
+        .collect()
 }
 
 fn members(root: &[Key]) -> Vec<String> {
@@ -118,6 +134,18 @@ mod tests {
     fn a_dependency_that_nobody_uses_is_found() {
         let root = keys("[workspace.dependencies]\n# A.\nserde = \"1\"\n# B.\ntower = \"0.5\"\n");
         assert_eq!(unused(&root, &["serde".to_owned()]), ["Cargo.toml:5: no member uses tower"]);
+    }
+
+    #[test]
+    fn a_crate_without_the_licences_of_the_root_is_found() {
+        let files = Files::of(&[
+            ("LICENSE-APACHE", "a"),
+            ("LICENSE-MIT", "m"),
+            ("crates/x/LICENSE-APACHE", "a"),
+            ("crates/x/LICENSE-MIT", "../../LICENSE-MIT"),
+        ]);
+        assert_eq!(licences("crates/x", &files).len(), 1);
+        assert_eq!(licences("crates/y", &files).len(), 2);
     }
 
     #[test]

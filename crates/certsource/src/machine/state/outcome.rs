@@ -65,7 +65,7 @@ impl Machine {
             let wait = valid_from.map(|from| from.duration_since(now.wall).unwrap_or_default());
             return self.refuse(now, plain, error, wait.map(|wait| now.mono + wait), valid_from);
         }
-        let owes_recovery = self.trouble.as_ref().is_some_and(|trouble| trouble.owes_recovery);
+        let owes_recovery = self.failing_since().is_some();
         self.end_trouble();
         if self.confirm(now) && !owes_recovery {
             self.told.push_back(Told::Recovered);

@@ -34,7 +34,7 @@ const BREATH: Duration = Duration::from_millis(500);
 /// its own, so no session of an older one is resumed. If a newer one is published while the handshake goes on, the client's
 /// certificate is verified again by that one before the connection is handed out.
 ///
-/// While nothing may be used ([`Closed`](certsource_reload::Closed)), handshakes are refused: the connection is closed.
+/// While nothing may be used ([`Closed`]), handshakes are refused: the connection is closed.
 ///
 /// Handshakes run in tasks of their own: a client that is slow, or says nothing, delays no other. They end after the
 /// handshake timeout; when there are too many, the oldest is given up.

@@ -22,7 +22,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let volume = KubeletDir::new(Ca::new("Example root").issue("localhost"))?;
+    let ca = Ca::new("Example root");
+    let (first, next) = (ca.issue("localhost"), ca.issue("localhost"));
+    let volume = KubeletDir::new(&first)?;
     let reloader = Reloader::builder(Files::kubernetes(volume.path()))
         .every(Duration::from_secs(1))
         .start_async()
@@ -40,6 +42,17 @@ async fn main() -> anyhow::Result<()> {
     let (status, body) = ask(address, "/debug/tls").await?;
     println!("{body}");
     ensure!(status == 200 && body.contains("\"generation\":1") && body.contains("\"reason\":null"));
+
+    // A certificate without its key: a writer may be at work. For half a minute that is pending, and no failure.
+    volume.write([
+        ("ca.crt", first.root_pem()),
+        ("tls.crt", next.chain_pem()),
+        ("tls.key", first.key_pem()),
+    ])?;
+    ensure!(reloader.reload().await.is_err(), "the two do not match");
+    let (_, body) = ask(address, "/debug/tls").await?;
+    println!("{body}");
+    ensure!(body.contains("\"reason\":null") && !body.contains("\"pending_seconds\":null"), "{body}");
 
     // A rotation that is cut: the status says so, and the last good generation is still ready.
     volume.torn_write(Part::Key)?;

@@ -88,7 +88,7 @@ async fn requests_that_are_made_again_say_why() {
     slow.hold_handshakes();
     let waits = tokio::spawn(client.post(slow.url("/secret?token=secret")).body("secret").send());
     slow.held(1).await;
-    dir.swap(&old.issue("localhost")).unwrap();
+    dir.swap(old.issue("localhost")).unwrap();
     let reload = tokio::spawn({
         let client = client.clone();
         async move { client.reload().await.map(drop) }

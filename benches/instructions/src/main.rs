@@ -208,17 +208,3 @@ fn read_link(path: &Path) {
 fn read_link(path: &Path) {
     black_box(std::fs::read_link(path).expect("the link is there"));
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_path_can_be_called_again_and_again() {
-        for (_, prepare) in PATHS {
-            let (mut ours, mut bare) = prepare();
-            counted_calls(3, &mut ours);
-            counted_calls(3, &mut bare);
-        }
-    }
-}

@@ -26,6 +26,7 @@ mod redirect;
 mod refusal;
 mod request;
 mod send;
+mod served;
 mod sync;
 mod ticket;
 
@@ -45,3 +46,4 @@ pub use proxy::Proxy;
 pub use redirect::Redirects;
 pub use request::RequestBuilder;
 pub use reqwest::{self, Response};
+pub use served::ServedBy;

@@ -225,7 +225,8 @@ impl Run {
     }
 
     /// Counts an answer and tells it.
-    fn tell(&self, generation: u64, took: Duration, answer: &Told) -> anyhow::Result<()> {
+    fn tell(&self, took: Duration, answer: &Told) -> anyhow::Result<()> {
+        let generation = answer.generation;
         let is_good = answer.status.as_ref().is_ok_and(|status| is_good(*status));
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.failed.fetch_add(u64::from(!is_good), Ordering::Relaxed);
@@ -277,6 +278,8 @@ impl Run {
 /// What came of a request, its body read to the end.
 struct Told {
     status: Result<StatusCode, String>,
+    /// The generation that answered, or failed to.
+    generation: u64,
     facts: Option<Box<Facts>>,
 }
 
@@ -306,10 +309,9 @@ async fn repeat(
                 if run.over.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end) {
                     return;
                 }
-                let generation = sender.generation();
                 let began = Instant::now();
                 let told = exchange(&sender, &call).await;
-                run.keep(run.tell(generation, began.elapsed(), &told));
+                run.keep(run.tell(began.elapsed(), &told));
             }
         });
     }
@@ -336,7 +338,7 @@ async fn repeat(
 
 async fn exchange(sender: &Sender, call: &Call) -> Told {
     match sender.send(call).await {
-        Err(failed) => Told { status: Err(failed.why), facts: failed.facts },
+        Err(failed) => Told { status: Err(failed.why), generation: failed.generation, facts: failed.facts },
         Ok(mut answer) => {
             let status = loop {
                 match answer.chunk().await {
@@ -345,7 +347,7 @@ async fn exchange(sender: &Sender, call: &Call) -> Told {
                     Err(why) => break Err(why),
                 }
             };
-            Told { status, facts: answer.facts }
+            Told { status, generation: answer.generation, facts: answer.facts }
         }
     }
 }
@@ -358,18 +360,17 @@ async fn once(
     run: &Run,
     out: Option<File>,
 ) -> anyhow::Result<ExitCode> {
-    let generation = sender.generation();
     let began = Instant::now();
     if run.output.is_json() && args.out.is_none() {
         let told = exchange(sender, call).await;
-        run.tell(generation, began.elapsed(), &told)?;
+        run.tell(began.elapsed(), &told)?;
         return run.finish(began.elapsed());
     }
     match sender.send(call).await {
-        Ok(answer) => show(answer, call, generation, began, run, out).await,
+        Ok(answer) => show(answer, call, began, run, out).await,
         Err(failed) => {
             if let Some(facts) = &failed.facts {
-                facts.lines(generation).iter().for_each(|line| output::stderr(line));
+                facts.lines(failed.generation).iter().for_each(|line| output::stderr(line));
             }
             output::stderr(&format!("error: {}", failed.why));
             Ok(ExitCode::from(1))
@@ -380,12 +381,11 @@ async fn once(
 async fn show(
     mut answer: Answer,
     call: &Call,
-    generation: u64,
     began: Instant,
     run: &Run,
     mut out: Option<File>,
 ) -> anyhow::Result<ExitCode> {
-    let status = answer.status;
+    let (status, generation) = (answer.status, answer.generation);
     if let Some(facts) = &answer.facts {
         facts.lines(generation).iter().for_each(|line| output::stderr(line));
         output::stderr(&format!("> {} {}", call.method, error::safe(call.url.path())));
@@ -410,8 +410,8 @@ async fn show(
     };
     run.output.finish()?;
     if run.output.is_json() {
-        let told = Told { status, facts: answer.facts };
-        run.tell(generation, began.elapsed(), &told)?;
+        let told = Told { status, generation, facts: answer.facts };
+        run.tell(began.elapsed(), &told)?;
         return run.finish(began.elapsed());
     }
     match status {

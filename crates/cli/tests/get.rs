@@ -216,6 +216,29 @@ fn requests_go_on_while_the_files_rotate() {
     assert_eq!(running.finish().code, Some(0));
 }
 
+/// A request that waits for a handshake moves to the newer certificates: it is told with their number.
+#[cfg(unix)]
+#[test]
+fn a_request_that_moved_is_told_with_the_newer_generation() {
+    let ca = Ca::new("a");
+    let volume = KubeletDir::new(ca.issue("client")).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://127.0.0.1:{}/", listener.local_addr().unwrap().port());
+    let mut args: Vec<OsString> = vec!["get".into(), url.into(), "--kubernetes".into(), volume.path().into()];
+    args.extend(["--count", "1", "--interval", "20ms", "--format", "json"].map(OsString::from));
+    let mut running = Running::start(args);
+    // Nobody answers it.
+    let (held, _) = listener.accept().unwrap();
+    volume.swap(ca.issue("client")).unwrap();
+    assert_eq!(running.event("reloaded")["generation"], 2);
+    let (stream, _) = listener.accept().unwrap();
+    answer(stream, config(&ca.issue("localhost"), Some(&ca))).unwrap();
+    let request = running.event("request");
+    assert_eq!((&request["status"], &request["generation"]), (&200.into(), &2.into()));
+    drop(held);
+    assert_eq!(running.finish().code, Some(0));
+}
+
 #[test]
 fn files_that_cannot_be_loaded_are_one_line() {
     let dir = TestDir::new().unwrap();

@@ -20,6 +20,7 @@ use crate::lane::Lane;
 use crate::payload::Payload;
 use crate::redirect::{self, Attempt};
 use crate::refusal::{self, Refusal};
+use crate::served::ServedBy;
 use crate::ticket::{Open, until_retired};
 use crate::trace::{self, Because};
 use crate::unsaved::Unsaved;
@@ -286,7 +287,7 @@ impl<'a> Course<'a> {
     }
 
     /// Goes on to the next hop, if the response is a redirect that can be followed.
-    fn after(&mut self, lane: &Lane, response: Response) -> Next {
+    fn after(&mut self, lane: &Current, response: Response) -> Next {
         let from = self.request.url();
         let hop = match redirect::hop(self.request.method(), from, response.status(), response.headers()) {
             Some(hop) if self.client.factory.redirects.are_followed() => hop,
@@ -332,7 +333,8 @@ fn refused(closed: Closed, url: Url) -> reqwest::Error {
 }
 
 /// The response is the user's.
-fn done(lane: &Lane, response: Response) -> Next {
+fn done(lane: &Current, mut response: Response) -> Next {
+    response.extensions_mut().insert(ServedBy { generation: lane.generation().number() });
     Next::Done(Ok(match &lane.drain {
         Some(drain) => drain.watch(response),
         None => response,

@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use certsource_client::reqwest::{Body, StatusCode};
-use certsource_client::{Builder, Client, Retire};
+use certsource_client::{Builder, Client, Retire, ServedBy};
 use certsource_testkit::{Ca, Issued, KubeletDir};
 use http_body_util::BodyExt;
 use hyper::Response;
@@ -35,6 +35,11 @@ impl Setting {
         soon(client.reload()).await.unwrap();
         next
     }
+}
+
+#[track_caller]
+fn served_by(response: &certsource_client::Response) -> u64 {
+    response.extensions().get::<ServedBy>().unwrap().generation
 }
 
 /// FACTS: a gate after the connect is not enough. Requests that wait for a connection are woken, and none of them is
@@ -94,7 +99,9 @@ async fn many_that_wait_for_the_first_connection_move_on() {
         let second = setting.rotate(&client).await;
         server.release();
         for (n, waiter) in waiters.into_iter().enumerate() {
-            assert_eq!(soon(waiter).await.unwrap().unwrap().text().await.unwrap(), n.to_string());
+            let response = soon(waiter).await.unwrap().unwrap();
+            assert_eq!(served_by(&response), 2, "where it ended, not where it began");
+            assert_eq!(response.text().await.unwrap(), n.to_string());
         }
         let seen = server.seen();
         assert_eq!(seen.len(), 50, "each was seen once, {http:?}");
@@ -297,6 +304,7 @@ async fn a_redirect_hop_after_a_swap_uses_the_new_generation() {
         gate.open();
         let response = soon(request).await.unwrap().unwrap();
         assert_eq!(response.url().path(), "/end");
+        assert_eq!(served_by(&response), 2, "the last hop's");
         assert_eq!(response.text().await.unwrap(), "kept");
         let last = server.last();
         assert_eq!((&last.path[..], &last.method[..]), ("/end", "PUT"));

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use anyhow::{Context, bail};
-use certsource_client::Client;
+use certsource_client::{Client, ServedBy};
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -93,6 +93,8 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) version: Version,
     pub(super) headers: HeaderMap,
+    /// The generation that it came by.
+    pub(super) generation: u64,
     pub(super) facts: Option<Box<Facts>>,
     body: Body,
 }
@@ -105,18 +107,11 @@ enum Body {
 /// Why there is no answer, and how far it came.
 pub(super) struct Failed {
     pub(super) why: String,
+    pub(super) generation: u64,
     pub(super) facts: Option<Box<Facts>>,
 }
 
 impl Sender {
-    /// The number of the generation that is served now.
-    pub(super) fn generation(&self) -> u64 {
-        match self {
-            Self::Client(client) => client.generation().number(),
-            Self::Direct(direct) => direct.generation(),
-        }
-    }
-
     pub(super) async fn send(&self, call: &Call) -> Result<Answer, Failed> {
         match self {
             Self::Client(client) => {
@@ -125,25 +120,37 @@ impl Sender {
                 if !call.body.is_empty() {
                     request = request.body(call.body.clone());
                 }
+                let before = client.generation().number();
                 match request.send().await {
                     Ok(response) => Ok(Answer {
                         status: response.status(),
                         version: response.version(),
                         headers: response.headers().clone(),
+                        // It may have moved to newer certificates on its way.
+                        generation: response
+                            .extensions()
+                            .get::<ServedBy>()
+                            .map_or(before, |by| by.generation),
                         facts: None,
                         body: Body::Client(response),
                     }),
-                    Err(failed) => Err(Failed { why: error::chain(&failed), facts: None }),
+                    Err(failed) => {
+                        // What no connection took was tried on the newest; else it failed where it began.
+                        let generation =
+                            if failed.is_connect() { client.generation().number() } else { before };
+                        Err(Failed { why: error::chain(&failed), generation, facts: None })
+                    }
                 }
             }
             Self::Direct(direct) => {
-                let (facts, response) = direct.send(call).await?;
-                let (head, body) = response.into_parts();
+                let sent = direct.send(call).await?;
+                let (head, body) = sent.response.into_parts();
                 Ok(Answer {
                     status: head.status,
                     version: head.version,
                     headers: head.headers,
-                    facts: Some(facts),
+                    generation: sent.generation,
+                    facts: Some(sent.facts),
                     body: Body::Direct(body),
                 })
             }

@@ -92,25 +92,31 @@ impl Direct {
         Ok(Self { configs })
     }
 
-    pub(super) fn generation(&self) -> u64 {
-        self.configs.load().generation().number()
-    }
-
-    pub(super) async fn send(&self, call: &Call) -> Result<(Box<Facts>, Response<Incoming>), Failed> {
+    pub(super) async fn send(&self, call: &Call) -> Result<Sent, Failed> {
         let end = Instant::now() + call.timeout;
-        let config = Arc::clone(self.configs.load().value());
-        let late = || Failed { why: String::from("it took longer than --timeout"), facts: None };
+        // One look: the number that is told is that of the config that is used.
+        let current = self.configs.load();
+        let (config, generation) = (Arc::clone(current.value()), current.generation().number());
+        drop(current);
+        let late = || Failed { why: String::from("it took longer than --timeout"), generation, facts: None };
         let (stream, facts) = timeout_at(end, connect(call, config))
             .await
             .map_err(|_| late())?
-            .map_err(|why| Failed { why, facts: None })?;
-        let with_facts = |why: String| Failed { why, facts: Some(facts.clone()) };
+            .map_err(|why| Failed { why, generation, facts: None })?;
+        let with_facts = |why: String| Failed { why, generation, facts: Some(facts.clone()) };
         match timeout_at(end, exchange(call, stream, facts.alpn.as_deref() == Some("h2"))).await {
             Err(_) => Err(with_facts(late().why)),
             Ok(Err(why)) => Err(with_facts(why)),
-            Ok(Ok(response)) => Ok((facts, response)),
+            Ok(Ok(response)) => Ok(Sent { generation, facts, response }),
         }
     }
+}
+
+/// The head of an answer, by the generation whose config made the connection.
+pub(super) struct Sent {
+    pub(super) generation: u64,
+    pub(super) facts: Box<Facts>,
+    pub(super) response: Response<Incoming>,
 }
 
 type Stream = tokio_rustls::client::TlsStream<TcpStream>;

@@ -127,15 +127,15 @@ async fn a_server_that_rotates_later_is_mended_too() {
         let dir = KubeletDir::new(old.issue("client")).unwrap();
         let leaf = old.issue("localhost");
         let versions = [&TLS13];
-        let tls = |clients| Tls::of(&leaf).clients(clients).http(http).versions(&versions);
-        let server = Server::start(tls(&[&old])).await;
+        let tls = || Tls::of(&leaf).http(http).versions(&versions);
+        let server = Server::start(tls().clients(&[&old])).await;
         let client = unpooled(&dir).confirm_identity(PATIENT).build().await.unwrap();
         for _ in 0..2 {
             soon(client.post(server.url("/")).body("a body").send()).await.unwrap();
         }
         let identity = new.issue("client");
         dir.swap_all(old.certificate_pem(), &identity).unwrap();
-        server.set(tls(&[&new]));
+        server.set(tls().clients(&[&new]));
         let sent: Vec<_> =
             (0..20).map(|_| tokio::spawn(client.post(server.url("/")).body("a body").send())).collect();
         for sent in sent {

@@ -59,7 +59,8 @@ impl OpenBao {
         let mut bao = Self { _guard: guard, dir, address, root: String::new() };
         bao.run(&["secrets", "enable", "-max-lease-ttl=24h", "pki"]);
         let root = ["common_name=OpenBao root", "key_type=ec", "key_bits=256", "ttl=24h"];
-        bao.root = text(&bao.write("pki/root/generate/internal", &root), "certificate");
+        let generate = ["pki", "root", "generate", "internal"].join("/");
+        bao.root = text(&bao.write(&generate, &root), "certificate");
         let server =
             ["allow_localhost=true", "client_flag=false", "key_type=ec", "key_bits=256", "max_ttl=1h"];
         bao.write("pki/roles/server", &server);

@@ -1,5 +1,5 @@
 //! Scenario 25: a thousand clients, made and dropped while they reload, leave nothing. In a file of its own: it counts
-//! threads and descriptors of the process.
+//! threads, descriptors and inotify watches of the process, and the tasks of its runtime.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -15,8 +15,20 @@ fn count(what: &str) -> usize {
     std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count()
 }
 
+/// inotify's watches (proc_pid_fdinfo(5)): there is a line for each.
+fn watches() -> usize {
+    let files = std::fs::read_dir("/proc/self/fdinfo").unwrap();
+    // A descriptor that was closed meanwhile has none.
+    let infos = files.filter_map(|file| std::fs::read_to_string(file.unwrap().path()).ok());
+    infos.map(|info| info.lines().filter(|line| line.starts_with("inotify wd:")).count()).sum()
+}
+
+fn tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+}
+
 #[tokio::test]
-async fn scenario_25_a_thousand_clients_leave_no_thread_and_no_descriptor() {
+async fn scenario_25_a_thousand_clients_leave_no_task_thread_watch_or_descriptor() {
     const CLIENTS: usize = 100;
     let ca = Ca::new("ca");
     let dir = KubeletDir::new(ca.issue("client")).unwrap();
@@ -25,6 +37,9 @@ async fn scenario_25_a_thousand_clients_leave_no_thread_and_no_descriptor() {
     // What tokio starts for itself is there before.
     tokio::task::spawn_blocking(|| ()).await.unwrap();
     let (threads, descriptors) = (count("task"), count("fd"));
+    // The server's own task is one.
+    let tasks_before = tasks();
+    assert_eq!(watches(), 0);
     let hub = Hub::new();
     for _ in 0..10 {
         let mut clients = Vec::new();
@@ -35,6 +50,8 @@ async fn scenario_25_a_thousand_clients_leave_no_thread_and_no_descriptor() {
             let builder = if n % 4 == 1 { builder.detect(detect::Sha256::new()) } else { builder };
             clients.push(builder.build().await.unwrap());
         }
+        #[cfg(feature = "notify")]
+        until("watches stand, so that they can be left", || watches() > 0).await;
         dir.swap(ca.issue("client")).unwrap();
         let work: Vec<_> = clients
             .into_iter()
@@ -71,6 +88,8 @@ async fn scenario_25_a_thousand_clients_leave_no_thread_and_no_descriptor() {
         }
         until("no source is followed", || format!("{hub:?}").contains("sources: 0,")).await;
         until("the connections close", || server.open() == 0).await;
+        until("the tasks end", || tasks() <= tasks_before).await;
+        until("the watches end", || watches() == 0).await;
     }
     // A hub's idle threads stay for a while.
     drop(hub);

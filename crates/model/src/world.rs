@@ -16,13 +16,15 @@ use crate::pulse::{Lanes, Pulse};
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Notify, Ordering, REGISTERS_LATE};
 use crate::ticket::{Open, Ticket as Real, until_retired};
 
-/// A body would come back by it; these have none.
-type Ticket = Real<()>;
+/// A streaming body, of which there is one: it comes back by the ticket when nobody asked for it.
+struct Body;
+
+type Ticket = Real<Body>;
 
 /// How a request waits for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// For one that is being made: the connect is raced against retirement.
+    /// For one that is being made: the connect is raced against retirement. Its body is a stream.
     Connecting,
     /// In the queue of one that is full: a request that may be repeated is taken back at retirement.
     Queued,
@@ -30,6 +32,8 @@ pub enum Kind {
     Held,
     /// As `Queued`, and its future is dropped at some moment.
     Dropped,
+    /// In the queue of one that closes without a look at it if it is old. Its body is a stream, which must come back.
+    Streamed,
 }
 
 /// A mistake that a run must find.
@@ -43,6 +47,8 @@ pub enum Fault {
     Uncounted,
     /// An old generation is drained before it is retired.
     DrainsFirst,
+    /// A connection that closes ends the attempt before it gives the body back.
+    GivesBackLate,
 }
 
 /// One case.
@@ -54,6 +60,9 @@ pub struct Plan {
     pub rotations: usize,
     /// Whether connections of a replaced generation take requests. If not, whoever waits for one must be woken.
     pub old_connections_work: bool,
+    /// Whether requests stay on the generation that they began with, with one redirect hop each, and `reload` waits for
+    /// none of them. Then connections of a replaced generation must work.
+    pub lazy: bool,
     /// What is done wrong.
     pub fault: Fault,
 }
@@ -74,14 +83,33 @@ struct World {
     settled: AtomicUsize,
     newest: usize,
     old_connections_work: bool,
+    lazy: bool,
     fault: Fault,
 }
 
-/// A request in the queue of a connection.
+/// A request in the queue of a connection. The steps at its end are those of `Parcel` in `body.rs`.
 struct Job {
     lane: usize,
     ticket: Arc<Ticket>,
-    taken: Arc<Gate>,
+    /// Of a stream, what nobody has asked for yet.
+    body: Option<Body>,
+    /// Whether a connection that closes drops it.
+    is_stream: bool,
+    gives_back_late: bool,
+    /// Open when the attempt has an end: a connection took the request, or dropped it.
+    ended: Arc<Gate>,
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        if self.gives_back_late {
+            self.ended.open();
+        }
+        if let Some(body) = self.body.take() {
+            self.ticket.give_back(Some(body));
+        }
+        self.ended.open();
+    }
 }
 
 /// A flag that can be waited for.
@@ -140,7 +168,7 @@ impl World {
             std::mem::replace(&mut *self.slot.lock().unwrap_or_else(PoisonError::into_inner), lane);
         previous.retired.retire();
         drop(previous);
-        if self.fault != Fault::DrainsFirst {
+        if self.fault != Fault::DrainsFirst && !self.lazy {
             self.lanes.drain_before(number as u64).await;
         }
         self.settled.store(number, Ordering::SeqCst);
@@ -150,12 +178,17 @@ impl World {
         self.old_connections_work || lane == self.newest
     }
 
-    /// One request, until a connection takes it. Returns the number of its generation.
-    async fn send(&self, kind: Kind, queue: &Sender<Job>) -> usize {
+    /// One request, until a connection takes it. Returns the number of its generation; `None` when it failed, because its
+    /// connection closed while its generation was current.
+    async fn send(&self, kind: Kind, queue: &Sender<Job>) -> Option<usize> {
         let begun = self.settled.load(Ordering::SeqCst);
+        let is_stream = matches!(kind, Kind::Connecting | Kind::Streamed);
+        let mut body = is_stream.then_some(Body);
+        let mut kept: Option<Arc<Lane>> = None;
+        let mut hops = usize::from(self.lazy);
         loop {
             let (lane, ticket) = loop {
-                let lane = self.load();
+                let lane = kept.take().unwrap_or_else(|| self.load());
                 let uncounted = Arc::default();
                 let pulse = if self.fault == Fault::Uncounted { &uncounted } else { &lane.pulse };
                 if let Some(ticket) = Ticket::take(pulse) {
@@ -164,44 +197,61 @@ impl World {
             };
             assert!(lane.number >= begun, "a request that began after `reload` picked an older generation");
             let open = Open(ticket);
-            let taken = Arc::new(Gate::default());
-            let job = Job { lane: lane.number, ticket: Arc::clone(&open.0), taken: Arc::clone(&taken) };
-            let is_taken = match kind {
+            let ended = Arc::new(Gate::default());
+            let job = Job {
+                lane: lane.number,
+                ticket: Arc::clone(&open.0),
+                body: body.take(),
+                is_stream,
+                gives_back_late: self.fault == Fault::GivesBackLate,
+                ended: Arc::clone(&ended),
+            };
+            match kind {
                 Kind::Connecting => {
-                    let is_connected = unless(lane.retired.replaced(), lane.connected.passed()).await;
-                    if is_connected {
+                    if unless(lane.retired.replaced(), lane.connected.passed()).await {
                         queue.send(job).expect("the server outlives the requests");
-                        taken.passed().await;
+                        ended.passed().await;
+                    } else {
+                        drop(job);
                     }
-                    is_connected
                 }
-                Kind::Held => {
+                Kind::Held | Kind::Streamed => {
                     queue.send(job).expect("the server outlives the requests");
-                    taken.passed().await;
-                    true
+                    ended.passed().await;
                 }
                 Kind::Queued | Kind::Dropped => {
                     queue.send(job).expect("the server outlives the requests");
-                    let attempt = pin!(taken.passed());
-                    until_retired(attempt, lane.retired.replaced(), &open.0).await.is_some()
+                    let attempt = pin!(ended.passed());
+                    until_retired(attempt, lane.retired.replaced(), &open.0).await;
                 }
-            };
-            if is_taken {
-                return lane.number;
+            }
+            open.0.end();
+            if !open.0.is_committed() {
+                body = open.0.returned_body();
+                assert_eq!(body.is_some(), is_stream, "a body that nobody asked for is lost");
+                if !lane.retired.is_retired() {
+                    return None;
+                }
+            } else if hops == 0 {
+                return Some(lane.number);
+            } else {
+                // The hop of a redirect: a stream would not be sent again.
+                hops -= 1;
+                kept = Some(lane);
             }
         }
     }
 
     /// What a connection does with a request in its queue.
-    fn take(&self, job: &Job) {
+    fn take(&self, mut job: Job) {
         let settled = self.settled.load(Ordering::SeqCst);
         if job.ticket.commit() {
             assert!(
-                settled <= job.lane,
+                settled <= job.lane || self.lazy,
                 "a connection of generation {} took a request after `reload` returned with {settled}",
                 job.lane
             );
-            job.taken.open();
+            job.body = None;
         }
     }
 }
@@ -254,6 +304,7 @@ pub fn run(plan: &Plan) {
         settled: AtomicUsize::new(1),
         newest: plan.rotations + 1,
         old_connections_work: plan.old_connections_work,
+        lazy: plan.lazy,
         fault: plan.fault,
         slot: Mutex::new(Arc::clone(&first)),
     });
@@ -274,8 +325,8 @@ pub fn run(plan: &Plan) {
             let mut waiting: HashMap<usize, Vec<Job>> = HashMap::new();
             while let Ok(job) = jobs.recv() {
                 if world.works(job.lane) {
-                    world.take(&job);
-                } else {
+                    world.take(job);
+                } else if !job.is_stream {
                     waiting.entry(job.lane).or_default().push(job);
                 }
             }
@@ -293,7 +344,8 @@ pub fn run(plan: &Plan) {
                         GivenUp { future: Some(Box::pin(send)), after: 2 }.await;
                     } else {
                         let number = send.await;
-                        assert!(world.works(number), "it was taken by a connection that takes nothing");
+                        let works = number.is_none_or(|number| world.works(number));
+                        assert!(works, "it was taken by a connection that takes nothing");
                     }
                 });
             })

@@ -24,7 +24,7 @@ fn finds(plan: Plan) -> Option<String> {
 }
 
 fn plan(requests: &[Kind], rotations: usize, old_connections_work: bool) -> Plan {
-    Plan { requests: requests.to_vec(), rotations, old_connections_work, fault: Fault::None }
+    Plan { requests: requests.to_vec(), rotations, old_connections_work, lazy: false, fault: Fault::None }
 }
 
 /// Nobody sleeps for ever: connections of the old generation never come, so whoever waits for one must be woken.
@@ -51,6 +51,23 @@ fn a_dropped_send_leaves_nothing() {
     }
 }
 
+/// A stream that no connection has asked for comes back, from a connect that was given up and from a connection that
+/// closed, and goes with the next attempt.
+#[test]
+fn a_body_that_nobody_asked_for_comes_back() {
+    check(&plan(&[Kind::Streamed, Kind::Connecting], 1, false));
+    check(&plan(&[Kind::Streamed, Kind::Streamed], 2, false));
+    check(&plan(&[Kind::Streamed, Kind::Held], 2, true));
+}
+
+/// A lazy client's requests finish on their generation, hops included; `reload` waits for none; nothing is left.
+#[test]
+fn lazy_requests_stay_on_their_generation() {
+    let mut plan = plan(&[Kind::Held, Kind::Held], 2, true);
+    plan.lazy = true;
+    check(&plan);
+}
+
 /// The runs can fail: each of these mistakes is found.
 #[test]
 fn a_lost_wake_up_is_found() {
@@ -75,4 +92,12 @@ fn a_drain_before_the_retirement_is_found() {
     let why = finds(plan).expect("it is found");
     // It sleeps for ever, or asks a closed lane for ever, as the interleaving has it.
     assert!(why.contains("deadlock") || why.contains("max_steps"), "{why}");
+}
+
+#[test]
+fn a_body_that_comes_back_late_is_found() {
+    let mut plan = plan(&[Kind::Streamed, Kind::Streamed], 1, false);
+    plan.fault = Fault::GivesBackLate;
+    let why = finds(plan).expect("it is found");
+    assert!(why.contains("a body that nobody asked for is lost"), "{why}");
 }

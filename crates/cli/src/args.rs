@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use certsource::Files;
 use certsource::detect::{Mtime, Notify, Sha256};
+use certsource::files::KeyPermissions;
 use certsource::machine::Policy;
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -113,6 +114,10 @@ pub(crate) struct Material {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["cert", "combined"])]
     pub(crate) kubernetes: Option<PathBuf>,
 
+    /// Refuse a private key that others may read, instead of warning of it
+    #[arg(long)]
+    pub(crate) strict_permissions: bool,
+
     /// How changes are noticed: by events where they can be had and else by polling (auto, notify), by time stamps
     /// (mtime), by content (sha256)
     #[arg(long, value_enum, default_value_t = Detect::Auto, value_name = "HOW")]
@@ -158,6 +163,9 @@ impl Material {
                 Some(files) => files.with_crl(path),
                 None => Files::crl(path),
             });
+        }
+        if self.strict_permissions {
+            files = files.map(|files| files.key_permissions(KeyPermissions::Require));
         }
         files.map(|files| self.detect.of(files))
     }

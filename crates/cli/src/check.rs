@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use certsource::machine::Threshold;
 use certsource::{Error, Reason};
 use serde::Serialize;
 
@@ -55,7 +56,7 @@ pub(crate) struct Args {
 
 /// When a certificate counts as expiring.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Soon {
+pub(crate) enum Soon {
     /// When no more than this is left.
     Left(Duration),
     /// When this share of its life, 0.0 to 1.0, is used.
@@ -63,11 +64,20 @@ enum Soon {
 }
 
 impl Soon {
-    fn parse(text: &str) -> Result<Self, String> {
+    /// Reads `30d` or `75%`.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let Some(number) = text.strip_suffix('%') else { return duration::parse(text).map(Self::Left) };
         match number.trim().parse::<f64>() {
             Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Self::Used(percent / 100.0)),
             _ => Err(String::from("a share is between 0% and 100%")),
+        }
+    }
+
+    /// The same, as the engine knows it.
+    pub(crate) fn threshold(self) -> Threshold {
+        match self {
+            Self::Left(left) => Threshold::Before(left),
+            Self::Used(share) => Threshold::Used(share),
         }
     }
 

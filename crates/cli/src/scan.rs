@@ -15,6 +15,7 @@ use certsource::pem::{self, Content};
 use certsource::text::Escaped;
 use certsource::{Error, KeyFormat, Reason};
 use pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use zeroize::Zeroizing;
 
 pub(crate) use self::walk::{Place, list};
 use crate::progress::Bar;
@@ -137,15 +138,9 @@ fn one(place: &Place) -> File {
 }
 
 fn stdin() -> File {
-    let mut bytes = Vec::new();
-    let read = io::stdin().lock().take(FILE_BYTES + 1).read_to_end(&mut bytes);
     let path = Path::new("-");
-    let bytes = match read {
-        Ok(_) if bytes.len() as u64 > FILE_BYTES => Err(too_large(path)),
-        Ok(_) => Ok(bytes),
-        Err(error) => Err(Error::io("read standard input", path, error)),
-    };
-    parse(path, bytes)
+    let mut stdin = io::stdin().lock();
+    parse(path, content(path, 0, "read standard input", |into| stdin.read(into)))
 }
 
 /// A chain that a server sent, as if it stood in a file of this name.
@@ -182,7 +177,7 @@ fn listed(path: &Path) -> File {
     let opened = std::fs::OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
     let Ok(mut opened) = opened else { return file(path) };
     let Some(meta) = opened.metadata().ok().filter(std::fs::Metadata::is_file) else { return file(path) };
-    parse(path, content(path, meta.len(), |into| opened.read(into)))
+    parse(path, content(path, meta.len(), "read", |into| opened.read(into)))
 }
 
 #[cfg(not(unix))]
@@ -191,7 +186,7 @@ fn listed(path: &Path) -> File {
 }
 
 /// The bytes of a regular file. Anything else is not even opened.
-pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
+pub(crate) fn bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
     let mut file = match RealFs::new().open(path) {
         Ok(Opened::File(file)) => file,
         Ok(Opened::NotRegular(Kind::Directory)) => {
@@ -205,17 +200,18 @@ pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
         Err(error) => return Err(Error::io("open", path, error)),
     };
     let size = file.metadata().map_or(0, |meta| meta.size);
-    content(path, size, |into| file.read(into))
+    content(path, size, "read", |into| file.read(into))
 }
 
-/// All that can be read, if it is not too much. `size` is what is expected.
+/// All that can be read, if it is not too much. `size` is what is expected. Wiped on drop: there may be a key in it.
 fn content(
     path: &Path,
     size: u64,
+    doing: &str,
     mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
-) -> Result<Vec<u8>, Error> {
+) -> Result<Zeroizing<Vec<u8>>, Error> {
     // One more than it holds, so that one read more tells its end. What grows meanwhile is read on.
-    let mut bytes = vec![0; size.min(FILE_BYTES) as usize + 1];
+    let mut bytes = Zeroizing::new(vec![0; size.min(FILE_BYTES) as usize + 1]);
     let mut filled = 0;
     loop {
         match read(&mut bytes[filled..]) {
@@ -225,15 +221,24 @@ fn content(
             }
             Ok(more) => filled += more,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Error::io("read", path, error)),
+            Err(error) => return Err(Error::io(doing, path, error)),
         }
         if filled as u64 > FILE_BYTES {
             return Err(too_large(path));
         }
         if filled == bytes.len() {
-            bytes.resize(filled * 2, 0);
+            bytes = grown(&bytes);
         }
     }
+}
+
+/// A larger buffer with the same content. Not `resize`: that would leave the old one behind unwiped.
+fn grown(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
+    let size = (bytes.len() * 2).max(4096);
+    let mut larger = Zeroizing::new(Vec::with_capacity(size));
+    larger.extend_from_slice(bytes);
+    larger.resize(size, 0);
+    larger
 }
 
 fn too_large(path: &Path) -> Error {
@@ -241,7 +246,7 @@ fn too_large(path: &Path) -> Error {
     Error::new(Reason::TooLarge, message).at(path)
 }
 
-fn parse(path: &Path, bytes: Result<Vec<u8>, Error>) -> File {
+fn parse(path: &Path, bytes: Result<Zeroizing<Vec<u8>>, Error>) -> File {
     let mut file = File { path: path.to_owned(), items: Vec::new(), problems: Vec::new() };
     let bytes = match bytes {
         Ok(bytes) => bytes,

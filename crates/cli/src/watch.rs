@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use self::exec::{Exec, Facts};
 use crate::args::{Format, Material};
+use crate::check::Soon;
 use crate::duration;
 use crate::output::Output;
 #[cfg(unix)]
@@ -39,10 +40,16 @@ Examples:
       _DIGEST, _ORIGIN, _FINGERPRINT, _NOT_AFTER, _ADDED and _REMOVED
   certsource watch --kubernetes /etc/tls --signal HUP --pid-file /run/nginx.pid
       a signal after each reload
+  certsource watch --ca ca.pem --exec-on-load --exec systemctl reload nginx
+      after the first load too: what rotated while nobody watched is not lost
+  certsource watch --kubernetes /etc/tls --expiring 30d --expiring 75%
+      tells when a certificate has 30 days left, or three quarters of its life
+      used
 
 While files are missing, torn or broken, that is told as failed, and the last
 good generation stays.
-Ends with 0 on SIGTERM and SIGINT, with 2 and one line if the first load fails.";
+Ends with 0 on SIGTERM and SIGINT, with 2 and one line if the first load fails,
+or with --once if the command or the signal for it failed.";
 
 /// Follow TLS files and tell each rotation, and each failed one with its reason.
 #[derive(Debug, clap::Args)]
@@ -67,6 +74,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::positive)]
     exec_timeout: Duration,
 
+    /// Run the command, or send the signal, after the first load too
+    #[arg(long)]
+    exec_on_load: bool,
+
     /// Send this signal after each reload: HUP, USR1, ...
     #[cfg(unix)]
     #[arg(long, value_name = "NAME", requires = "pid_file", value_parser = signals::send::parse)]
@@ -76,6 +87,10 @@ pub(crate) struct Args {
     #[cfg(unix)]
     #[arg(long, value_name = "PATH", requires = "signal")]
     pid_file: Option<PathBuf>,
+
+    /// Tell when a certificate nears its end: a time left (30d), or a share of its life used (75%). May be given again
+    #[arg(long, value_name = "TIME|SHARE", value_parser = Soon::parse)]
+    expiring: Vec<Soon>,
 
     /// For people, or one JSON object a line
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -95,10 +110,15 @@ async fn follow(args: Args) -> anyhow::Result<ExitCode> {
     let Some(files) = args.material.files() else {
         bail!("nothing to watch: name files with --ca, --cert and --key, --combined, --crl or --kubernetes");
     };
+    if args.exec_on_load && !args.has_reaction() {
+        bail!("--exec-on-load needs what to do: --exec, or --signal with --pid-file");
+    }
+    let mut policy = args.material.policy();
+    policy.expiring = args.expiring.iter().map(|soon| soon.threshold()).collect();
     let mut ending = Ending::new().context("cannot wait for signals")?;
     let (sender, mut events) = mpsc::unbounded_channel();
     let mut builder = Reloader::builder(files)
-        .policy(args.material.policy())
+        .policy(policy)
         .gate(TlsGate::new()?)
         // Told as results, so not logged too.
         .on_failure(|_| ())
@@ -136,10 +156,18 @@ async fn follow(args: Args) -> anyhow::Result<ExitCode> {
     drop(reloader);
     // A command that is at work may end its work; a second signal ends that too.
     tokio::select! {
-        () = ending.wait() => (),
+        () = ending.wait() => {
+            if teller.args.once && teller.exec.as_ref().is_some_and(Exec::is_at_work) {
+                bail!("ended by a signal while the command was at work");
+            }
+        }
         result = teller.finish() => result?,
     }
-    Ok(ExitCode::SUCCESS)
+    // Whoever runs it once waits for the command: its failure is the answer.
+    match teller.failed.take().filter(|_| teller.args.once) {
+        Some(why) => Err(anyhow::anyhow!(why)),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// Tells events and sees to what follows from them.
@@ -149,6 +177,18 @@ struct Teller {
     exec: Option<Exec>,
     is_loaded: bool,
     failure_told: bool,
+    /// Why the command or the signal failed last, in words.
+    failed: Option<String>,
+}
+
+impl Args {
+    fn has_reaction(&self) -> bool {
+        #[cfg(unix)]
+        let has_signal = self.signal.is_some();
+        #[cfg(not(unix))]
+        let has_signal = false;
+        has_signal || !self.exec.is_empty()
+    }
 }
 
 #[derive(Serialize)]
@@ -161,7 +201,14 @@ struct SignalFailed<'a> {
 impl Teller {
     fn new(args: Args) -> Self {
         let exec = (!args.exec.is_empty()).then(|| Exec::new(args.exec.clone(), args.exec_timeout));
-        Self { output: Output::new(args.format), exec, args, is_loaded: false, failure_told: false }
+        Self {
+            output: Output::new(args.format),
+            exec,
+            args,
+            is_loaded: false,
+            failure_told: false,
+            failed: None,
+        }
     }
 
     fn tell(&mut self, event: &Event) -> anyhow::Result<()> {
@@ -169,7 +216,7 @@ impl Teller {
         match &event.kind {
             EventKind::Loaded(reload) => {
                 self.is_loaded = true;
-                if self.args.once {
+                if self.args.once || self.args.exec_on_load {
                     self.react("loaded", event, reload)?;
                 }
             }
@@ -198,9 +245,9 @@ impl Teller {
                 let (path, message) = (path.to_string_lossy(), crate::error::one_line(&error));
                 let generation = reload.generation.number();
                 let failed = SignalFailed { generation, path: &path, message: &message };
-                event::line(&self.output, SystemTime::now(), "signal_failed", &failed, || {
-                    format!("generation {generation} {}: {message}", crate::error::safe(&path))
-                })?;
+                let words = format!("generation {generation} {}: {message}", crate::error::safe(&path));
+                event::line(&self.output, SystemTime::now(), "signal_failed", &failed, || words.clone())?;
+                self.failed = Some(format!("the signal was not sent: {message}"));
             }
         }
         Ok(())
@@ -217,10 +264,11 @@ impl Teller {
         }
     }
 
-    fn command_ended(&self, result: Result<(), exec::Failed>) -> anyhow::Result<()> {
+    fn command_ended(&mut self, result: Result<(), exec::Failed>) -> anyhow::Result<()> {
         match result {
             Ok(()) => Ok(()),
             Err(failed) => {
+                self.failed = Some(format!("the command failed: {failed}"));
                 event::line(&self.output, SystemTime::now(), "exec_failed", &failed, || failed.to_string())
             }
         }

@@ -40,6 +40,7 @@ fn rotates(detect: &str) {
     assert_eq!((&summary["rotations"], &summary["rotations_seen"]), (&3.into(), &3.into()));
     assert_eq!(summary["withdrawn_ca_refused"], true);
     assert_eq!(summary["detect"], detect);
+    assert!(summary["degraded"].is_null(), "{summary}");
 }
 
 #[test]

@@ -278,6 +278,27 @@ fn the_kind_of_writer() {
     assert!(ask(&dir.join("link.pem")).contains("as ln -sf does"));
 }
 
+/// Which file is what is told by the flags, not by its name: certbot calls them all `.pem`.
+#[test]
+fn a_pair_that_was_written_apart_and_a_key_that_others_may_read() {
+    let issued = Ca::new("a").issue("localhost");
+    let dir = TestDir::new().unwrap();
+    let cert = dir.write("fullchain.pem", issued.chain_pem()).unwrap();
+    let key = dir.write("privkey.pem", issued.key_pem()).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let ask = || doctor(&["--cert".as_ref(), cert.as_os_str(), "--key".as_ref(), key.as_os_str()]);
+    let told = ask();
+    assert!(!told.has("written_apart") && !told.has("permission_insecure"), "{:#?}", told.findings);
+    let file = File::options().write(true).open(&cert).unwrap();
+    file.set_modified(SystemTime::now() + Duration::from_secs(150)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let told = ask();
+    assert_eq!(told.code, Some(0), "{:#?}", told.findings);
+    assert!(told.message("written_apart").starts_with("certificate and key were changed 2 min apart"));
+    assert!(told.message("permission_insecure").contains("(mode 0644)"), "{:#?}", told.findings);
+    assert!(!told.has("warning"), "{:#?}", told.findings);
+}
+
 #[test]
 fn mounts_through_which_no_change_comes() {
     let ca = Ca::new("a");

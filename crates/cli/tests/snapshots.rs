@@ -104,7 +104,8 @@ fn token(text: &str) -> (String, usize) {
             .map_or(0, |rest| rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(0) + 1);
         let unit = &after[share..];
         for name in [" ms", " µs", " s ago", " s;", " s,", " s"] {
-            if unit.starts_with(name) {
+            let is_word = unit.get(name.len()..).is_none_or(|rest| !rest.starts_with(char::is_alphanumeric));
+            if unit.starts_with(name) && is_word {
                 let tail = if name.ends_with([';', ',']) { &name[name.len() - 1..] } else { "" };
                 let ago = if name.ends_with("ago") { " ago" } else { "" };
                 return (format!("[TOOK]{ago}{tail}"), digits + share + name.len());

@@ -1,4 +1,6 @@
 //! `certsource watch`: what it tells and how it ends.
+//!
+//! First loads that fail are in `watch_refused.rs`, the rarer events in `watch_events.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test that called it")]
 
@@ -9,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use certsource::Fingerprint;
-use certsource_testkit::{Ca, Damage, Issued, KubeletDir, TestDir, damage};
+use certsource_testkit::{Ca, Issued, KubeletDir, TestDir};
 
 use crate::common::{BOUND, Running, assert_ts, run};
 
@@ -19,89 +21,6 @@ fn words<const N: usize>(words: [&dyn AsRef<OsStr>; N]) -> Vec<OsString> {
 
 fn print(issued: &Issued) -> String {
     Fingerprint::of(&issued.leaf_der()).to_string()
-}
-
-/// Every first load that fails: one line with the reason, exit code 2, and no wait for a writer.
-#[track_caller]
-fn refused(mut args: Vec<OsString>, reason: &str, path: &Path) {
-    args.insert(0, "watch".into());
-    let text = run(&args);
-    assert_eq!((text.code, &*text.stdout), (Some(2), ""), "{text:?}");
-    let line = text.error_line();
-    assert!(line.starts_with("error: ") && line.ends_with(&format!("[{reason}]")), "{line}");
-    assert!(line.contains(path.to_str().unwrap()), "{line}");
-    assert!(text.took < Duration::from_secs(10), "{:?}", text.took);
-
-    args.extend(words([&"--format", &"json"]));
-    let json = run(&args);
-    assert_eq!(json.code, Some(2), "{json:?}");
-    json.error_line();
-    let [failed] = &json.json()[..] else { panic!("{}", json.stdout) };
-    assert_ts(failed);
-    assert_eq!(failed["event"], "failed");
-    assert_eq!(failed["reason"], reason);
-    assert_eq!(failed["path"], path.to_str().unwrap());
-    assert_eq!(failed["serving"], 0);
-    assert_eq!(failed["withdrawal_pending"], false);
-    assert!(failed["message"].as_str().is_some_and(|message| !message.is_empty()));
-    assert!(failed["origin"].is_string());
-}
-
-#[test]
-fn a_path_that_does_not_exist() {
-    let dir = TestDir::new().unwrap();
-    let path = dir.join("ca.pem");
-    refused(words([&"--ca", &path]), "not_found", &path);
-}
-
-#[test]
-fn a_garbage_file() {
-    let dir = TestDir::new().unwrap();
-    let path = dir.write("ca.pem", "not a certificate\n").unwrap();
-    refused(words([&"--ca", &path]), "malformed", &path);
-}
-
-#[test]
-fn a_bundle_that_is_cut() {
-    let dir = TestDir::new().unwrap();
-    let path = dir.write("ca.pem", Ca::new("a").certificate_pem()).unwrap();
-    damage(&path, Damage::Half).unwrap();
-    refused(words([&"--ca", &path]), "malformed", &path);
-}
-
-#[test]
-fn an_empty_file() {
-    let dir = TestDir::new().unwrap();
-    let path = dir.write("ca.pem", "").unwrap();
-    refused(words([&"--ca", &path]), "empty", &path);
-}
-
-#[test]
-fn a_key_of_another_certificate() {
-    let dir = TestDir::new().unwrap();
-    let ca = Ca::new("a");
-    let cert = dir.write("tls.crt", ca.issue("localhost").chain_pem()).unwrap();
-    let key = dir.write("tls.key", ca.issue("localhost").key_pem()).unwrap();
-    refused(words([&"--cert", &cert, &"--key", &key]), "key_mismatch", &key);
-}
-
-#[test]
-fn a_directory_in_place_of_a_file() {
-    let dir = TestDir::new().unwrap();
-    let key = dir.write("tls.key", Ca::new("a").issue("localhost").key_pem()).unwrap();
-    let cert = dir.join("tls.crt");
-    std::fs::create_dir(&cert).unwrap();
-    refused(words([&"--cert", &cert, &"--key", &key]), "not_regular_file", &cert);
-}
-
-#[cfg(unix)]
-#[test]
-fn a_fifo_in_place_of_a_file() {
-    use rustix::fs::{CWD, FileType, Mode, mknodat};
-    let dir = TestDir::new().unwrap();
-    let path = dir.join("ca.pem");
-    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-    refused(words([&"--ca", &path]), "not_regular_file", &path);
 }
 
 #[test]
@@ -343,6 +262,100 @@ mod reactions {
         assert!(end.stderr.contains("noise") && !end.stdout.contains("noise"), "its output is not a result");
     }
 
+    /// The first load counts for `--once` and `--exec-on-load`: nothing that rotated before it is lost.
+    #[test]
+    fn a_command_for_the_first_load_gets_the_facts_too() {
+        let (ca, dir) = (Ca::new("a"), TestDir::new().unwrap());
+        let issued = ca.issue("localhost");
+        let volume = KubeletDir::new(&issued).unwrap();
+        let out = dir.join("out");
+        let hook = script(&dir, "env | grep ^CERTSOURCE_ >\"$1.tmp\" && mv \"$1.tmp\" \"$1\"");
+        let facts = |text: &str, name: &str| {
+            let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            found.unwrap_or_else(|| panic!("no {name} in\n{text}")).to_owned()
+        };
+        let mut watch = watching(&volume, words([&"--exec-on-load", &"--exec", &hook, &out]));
+        let loaded = watch.event("loaded");
+        let text = content(&out);
+        assert_eq!(facts(&text, "CERTSOURCE_EVENT"), "loaded");
+        assert_eq!(facts(&text, "CERTSOURCE_GENERATION"), "1");
+        assert_eq!(
+            facts(&text, "CERTSOURCE_NOT_AFTER"),
+            loaded["certificates"][0]["not_after"].as_str().unwrap()
+        );
+        assert_eq!(facts(&text, "CERTSOURCE_REMOVED"), "");
+        std::fs::remove_file(&out).unwrap();
+        volume.swap(ca.issue("localhost")).unwrap();
+        let text = content(&out);
+        assert_eq!(facts(&text, "CERTSOURCE_EVENT"), "reloaded");
+        assert_eq!(facts(&text, "CERTSOURCE_REMOVED"), print(&issued));
+
+        let once = run(words([
+            &"watch",
+            &"--kubernetes",
+            &volume.path(),
+            &"--once",
+            &"--exec",
+            &hook,
+            &dir.join("b"),
+        ]));
+        assert_eq!((once.code, &*once.stderr), (Some(0), ""));
+        assert_eq!(facts(&content(&dir.join("b")), "CERTSOURCE_EVENT"), "loaded");
+    }
+
+    #[test]
+    fn once_fails_with_its_command() {
+        let volume = KubeletDir::new(Ca::new("a").issue("localhost")).unwrap();
+        for (command, why) in [("false", "exit status: 1"), ("/no/such/command", "cannot run it")] {
+            let args =
+                [&"watch" as &dyn AsRef<OsStr>, &"--kubernetes", &volume.path(), &"--format=json", &"--once"];
+            let failed = run(words(args).into_iter().chain(words([&"--exec", &command])));
+            assert_eq!(failed.code, Some(2), "{failed:?}");
+            assert!(failed.error_line().contains(why), "{}", failed.stderr);
+            let events: Vec<_> = failed.json().iter().map(|line| line["event"].clone()).collect();
+            assert_eq!(events, ["loaded", "exec_failed"]);
+        }
+        let nothing = run(words([&"watch", &"--kubernetes", &volume.path(), &"--exec-on-load"]));
+        assert_eq!(nothing.code, Some(2));
+        assert!(nothing.error_line().contains("--exec, or --signal"), "{}", nothing.stderr);
+    }
+
+    #[test]
+    fn a_signal_for_the_first_load() {
+        let (ca, dir) = (Ca::new("a"), TestDir::new().unwrap());
+        let volume = KubeletDir::new(ca.issue("localhost")).unwrap();
+        for how in ["--once", "--exec-on-load"] {
+            let mut target = Command::new("sleep").arg("600").spawn().unwrap();
+            let pid_file = dir.write("pid", format!("{}\n", target.id())).unwrap();
+            let watch = watching(&volume, words([&how, &"--signal", &"USR1", &"--pid-file", &pid_file]));
+            assert_eq!(ended_by(&mut target), Some(10), "{how}: SIGUSR1 ends `sleep`");
+            if how == "--once" {
+                assert_eq!(watch.finish().code, Some(0));
+                // Nobody has that number any more.
+                let gone = watching(&volume, words([&how, &"--signal", &"USR1", &"--pid-file", &pid_file]));
+                let gone = gone.finish();
+                assert_eq!(gone.code, Some(2), "{gone:?}");
+                assert!(gone.error_line().contains("the signal was not sent: "), "{}", gone.stderr);
+            }
+        }
+    }
+
+    /// The signal that ends a child within the bound; killed else.
+    #[track_caller]
+    fn ended_by(target: &mut std::process::Child) -> Option<i32> {
+        let until = Instant::now() + BOUND;
+        loop {
+            if let Some(status) = target.try_wait().unwrap() {
+                return std::os::unix::process::ExitStatusExt::signal(&status);
+            }
+            if Instant::now() > until {
+                let _ = target.kill();
+                panic!("no signal came");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     #[test]
     fn a_command_that_fails_is_told() {
         let (ca, dir) = (Ca::new("a"), TestDir::new().unwrap());
@@ -427,18 +440,7 @@ mod reactions {
         watch.event("loaded");
         assert!(target.try_wait().unwrap().is_none(), "no signal for the first load");
         volume.swap(ca.issue("localhost")).unwrap();
-        let until = Instant::now() + BOUND;
-        let status = loop {
-            if let Some(status) = target.try_wait().unwrap() {
-                break status;
-            }
-            if Instant::now() > until {
-                let _ = target.kill();
-                panic!("no signal came");
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(10), "SIGUSR1 ends `sleep`");
+        assert_eq!(ended_by(&mut target), Some(10), "SIGUSR1 ends `sleep`");
     }
 
     #[test]

@@ -176,6 +176,20 @@ impl Scene {
         }
     }
 
+    /// What an operator should see to on either side, if there is anything: such as events that cannot be had.
+    pub(super) fn degraded(&self) -> Option<String> {
+        let sides = [("server", self.server.status()), ("client", self.client.status())];
+        let told =
+            sides.into_iter().filter_map(|(side, status)| Some(format!("{side}: {}", status.degraded?)));
+        let told: Vec<_> = told.collect();
+        (!told.is_empty()).then(|| told.join("; "))
+    }
+
+    /// Whether changes wake both sides, or one of them polls.
+    pub(super) fn is_watching(&self) -> bool {
+        self.server.status().watching && self.client.status().watching
+    }
+
     fn seconds(&self, at: SystemTime) -> f64 {
         match at.duration_since(self.began_wall) {
             Ok(after) => after.as_secs_f64(),

@@ -13,6 +13,7 @@ use super::load::Tally;
 use super::proof::Refused;
 use super::scene::{Frame, Scene};
 use super::view::View;
+use crate::args::Detect;
 use crate::duration::latency;
 use crate::error;
 use crate::output::Output;
@@ -71,6 +72,9 @@ struct Summary {
     handshakes_refused: u64,
     seconds: f64,
     detect: String,
+    /// What an operator should see to: with `notify`, that changes were found by polling is a failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    degraded: Option<String>,
     concurrency: u16,
     rate: f64,
     message: Option<String>,
@@ -90,6 +94,7 @@ pub(super) struct Show {
 
 struct Asked {
     rotations: usize,
+    needs_events: bool,
     detect: String,
     concurrency: u16,
     rate: f64,
@@ -102,6 +107,7 @@ impl Show {
             .map_or_else(String::new, |value| value.get_name().to_owned());
         let asked = Asked {
             rotations: args.rotations as usize,
+            needs_events: args.detect == Detect::Notify,
             detect,
             concurrency: args.concurrency,
             rate: args.rate,
@@ -204,7 +210,11 @@ impl Show {
         let load = |count: &AtomicUsize| count.load(Ordering::Relaxed);
         let (done, seen, refused) = (load(&self.done), load(&self.seen), load(&self.refused));
         let withdrawn_ca_refused = done > 0 && refused == done;
+        let degraded = self.scene.degraded();
+        // Events were asked for by name: polling in their place proves nothing about them.
+        let is_as_asked = !self.asked.needs_events || self.scene.is_watching();
         let is_good = ended.is_none()
+            && is_as_asked
             && frame.requests > 0
             && frame.failed == 0
             && done == self.asked.rotations
@@ -237,6 +247,7 @@ impl Show {
                 handshakes_refused: frame.refused,
                 seconds: (frame.seconds * 1e3).round() / 1e3,
                 detect: self.asked.detect.clone(),
+                degraded,
                 concurrency: self.asked.concurrency,
                 rate: self.asked.rate,
                 message,
@@ -245,6 +256,9 @@ impl Show {
         } else {
             for line in in_words(&frame, &verdict, done, seen, refused) {
                 self.output.text(&line)?;
+            }
+            if let Some(why) = degraded {
+                self.output.text(&format!("degraded: {}", error::safe(&why)))?;
             }
         }
         Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::from(1) })

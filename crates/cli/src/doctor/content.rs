@@ -1,6 +1,7 @@
 //! What a reload would make of the files: load them as the library does, judge them as its gate does, and say what would
 //! be published or why not.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -45,12 +46,12 @@ pub(super) fn examine(
     for warning in material.warnings() {
         // Those of mounts are told with more beside them.
         if !found.has("replaced_outside") || !warning.message.contains("never change again") {
-            found.warning(
-                rank::SLOW,
-                "warning",
-                warning.to_string(),
-                "see to it before it becomes a problem",
-            );
+            let (code, advice) = if warning.message.contains("have access to this private key") {
+                ("permission_insecure", "take the rights away: chmod 600; --strict-permissions refuses it")
+            } else {
+                ("warning", "see to it before it becomes a problem")
+            };
+            found.warning(rank::SLOW, code, warning.to_string(), advice);
         }
     }
     if let Some(identity) = material.identity() {
@@ -72,7 +73,7 @@ pub(super) fn examine(
             );
         }
     }
-    pair(looked, found);
+    pair(args, looked, found);
     first_expiry(&material, found);
     would_publish(&material, found);
     Some(material)
@@ -189,14 +190,14 @@ fn chain(identity: &Identity, material: &Material, found: &mut Findings) {
 }
 
 /// Certificate and key that were written far apart, by no atomic swap.
-fn pair(looked: &[Looked], found: &mut Findings) {
-    let changes: Vec<_> = looked.iter().filter_map(|looked| Some((looked, writer::last(looked)?))).collect();
-    let is_key = |looked: &Looked| looked.path.extension().is_some_and(|extension| extension == "key");
-    let key = changes.iter().find(|(looked, _)| is_key(looked));
-    let cert = changes
-        .iter()
-        .find(|(looked, _)| looked.path.extension().is_some_and(|extension| extension == "crt"));
-    if let (Some((_, key)), Some((_, cert))) = (key, cert) {
+fn pair(args: &args::Material, looked: &[Looked], found: &mut Findings) {
+    let (cert, key) = match (&args.cert, &args.key, &args.kubernetes) {
+        (Some(cert), Some(key), _) => (cert.clone(), key.clone()),
+        (_, _, Some(directory)) => (directory.join("tls.crt"), directory.join("tls.key")),
+        _ => return,
+    };
+    let change = |path: &Path| looked.iter().find(|looked| looked.path == path).and_then(writer::last);
+    if let (Some(key), Some(cert)) = (change(&key), change(&cert)) {
         let apart =
             key.at.duration_since(cert.at).or_else(|_| cert.at.duration_since(key.at)).unwrap_or_default();
         if apart > PAIR {

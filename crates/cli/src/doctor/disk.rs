@@ -355,4 +355,26 @@ mod tests {
             assert_eq!(links(&root.join("round")).len(), LINKS);
         }
     }
+
+    #[test]
+    fn a_network_file_system_is_told_by_its_kind() {
+        let mount = Mount { root: "/".into(), point: "/mnt/net".into(), kind: String::from("nfs4") };
+        let path = PathBuf::from("/mnt/net/ca.pem");
+        let remote = Looked {
+            links: Vec::new(),
+            real: Some(path.clone()),
+            meta: None,
+            mount: Some(mount),
+            volume: Some(Volume::Remote),
+            path,
+        };
+        let codes = |looked: &Looked| {
+            let mut found = Findings { now: SystemTime::now(), list: Vec::new() };
+            frozen(looked, &mut found);
+            found.list.into_iter().map(|finding| (finding.code, finding.message)).collect::<Vec<_>>()
+        };
+        let [(code, message)] = &codes(&remote)[..] else { panic!("{:?}", codes(&remote)) };
+        assert!(*code == "network_file_system" && message.contains("(nfs4)"), "{code}: {message}");
+        assert!(codes(&Looked { volume: Some(Volume::Local), ..remote }).is_empty());
+    }
 }

@@ -46,7 +46,7 @@ impl How {
             Self::Relinked => "by pointing a link elsewhere, as ln -sf does",
             Self::Replaced => "by a new file under this name, as mv and most agents do",
             Self::InPlace => {
-                "in place, as cp, > and the Vault agent's and spiffe-helper's files do: half of it can be seen"
+                "in place, as cp, >, Vault's writeToFile and spiffe-helper do: half of it can be seen"
             }
             Self::Copied => "by a copy that kept its older time stamp, as cp -p, rsync -t and tar do",
             Self::Unknown => "by a writer that leaves no trace of how",

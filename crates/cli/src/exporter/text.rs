@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use certsource::inspect::{CrlInspection, Inspection};
+use certsource::text::Escaped;
 
 use super::State;
 use super::collect::{Item, SourceState};
@@ -23,6 +24,11 @@ pub(super) fn quoted(value: &str) -> String {
             '"' => text.push_str("\\\""),
             '\n' => text.push_str("\\n"),
             c if c.is_control() => {}
+            // What turns text around or hides is escaped as everywhere else; the backslash of that as this format wants.
+            c if !c.is_ascii() => {
+                let shown = Escaped::new(c.encode_utf8(&mut [0; 4])).to_string();
+                text.push_str(&shown.replace('\\', "\\\\"));
+            }
             c => text.push(c),
         }
     }
@@ -236,5 +242,7 @@ mod tests {
     #[test]
     fn label_values_are_quoted() {
         assert_eq!(quoted("a\\b\"c\nd\u{1b}"), "\"a\\\\b\\\"c\\nd\"");
+        // Not shown backwards, and what is only foreign stays.
+        assert_eq!(quoted("ü\u{202e}pem.crt"), "\"ü\\\\u{202e}pem.crt\"");
     }
 }

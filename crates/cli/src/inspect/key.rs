@@ -102,7 +102,7 @@ impl fmt::Display for Verdict<'_> {
 }
 
 fn read(path: &Path) -> Result<PrivateKey, Error> {
-    let bytes = zeroize::Zeroizing::new(scan::bytes(path)?);
+    let bytes = scan::bytes(path)?;
     if pem::looks_like_der(&bytes) {
         let format = match PrivateKeyDer::try_from(&bytes[..]) {
             Ok(PrivateKeyDer::Pkcs8(_)) => KeyFormat::Pkcs8,

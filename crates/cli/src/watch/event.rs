@@ -1,9 +1,11 @@
 //! Events as lines: for people, and as JSON with the field names of the contract.
 
 use std::fmt::Write;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use certsource::clock::Utc;
 use certsource::inspect::{CrlInspection, Inspection};
+use certsource::machine::{Expiring, Regressed, Threshold};
 use certsource::{Certificate, Digest, Error, Role};
 use certsource_reload::{Event, EventKind, Failure, Reload};
 use serde::Serialize;
@@ -66,6 +68,37 @@ struct Origin {
     origin: String,
 }
 
+/// One certificate that nears its end, and which step of that it has reached.
+#[derive(Serialize)]
+struct Nearing<'a> {
+    origin: String,
+    generation: u64,
+    threshold: Step,
+    expires_in_seconds: i64,
+    certificate: Shown<'a>,
+}
+
+/// A threshold: a time left, or a share of the life used, 0.0 to 1.0.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Step {
+    BeforeSeconds(u64),
+    Used(f64),
+    Other(String),
+}
+
+/// What went back.
+#[derive(Serialize)]
+struct Back<'a> {
+    origin: String,
+    what: &'static str,
+    /// The anchor that is there again, or the new leaf.
+    certificate: Option<Shown<'a>>,
+    /// The leaf that the new one replaces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<Shown<'a>>,
+}
+
 #[derive(Serialize)]
 struct Degraded<'a> {
     origin: String,
@@ -109,7 +142,74 @@ pub(crate) fn tell(output: &Output, event: &Event) -> anyhow::Result<()> {
                 format!("the identity of generation {generation} is past its end; issue a new one")
             })
         }
+        EventKind::Expiring(expiring) => {
+            let step = match expiring.threshold {
+                Threshold::Before(left) => Step::BeforeSeconds(left.as_secs()),
+                Threshold::Used(share) => Step::Used(share),
+                other => Step::Other(format!("{other:?}")),
+            };
+            let record = Nearing {
+                origin,
+                generation: expiring.generation,
+                threshold: step,
+                expires_in_seconds: seconds_until(expiring.certificate.not_after(), at),
+                certificate: Shown::of(expiring.role, &expiring.certificate),
+            };
+            line(output, at, name, &record, || nearing_in_words(expiring))
+        }
+        EventKind::Regressed(back) => {
+            let (what, certificate, before) = match back {
+                Regressed::AnchorReturned(anchor) => {
+                    ("anchor_returned", Some(Shown::of(Role::Anchor, anchor)), None)
+                }
+                Regressed::LeafOlder { leaf, before } => {
+                    ("leaf_older", Some(Shown::of(Role::Leaf, leaf)), Some(Shown::of(Role::Leaf, before)))
+                }
+                _ => ("other", None, None),
+            };
+            line(output, at, name, &Back { origin, what, certificate, before }, || back_in_words(back))
+        }
         _ => line(output, at, name, &Origin { origin }, || event.origin.to_string()),
+    }
+}
+
+/// Below zero for what is past.
+fn seconds_until(end: SystemTime, now: SystemTime) -> i64 {
+    let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+    match end.duration_since(now) {
+        Ok(left) => seconds(left),
+        Err(over) => -seconds(over.duration()),
+    }
+}
+
+/// `generation 1 leaf CN=web 3c4d… until 2026-05-01T12:00:00Z (in 12 d): 30 d or less are left`
+fn nearing_in_words(expiring: &Expiring) -> String {
+    let step = match expiring.threshold {
+        Threshold::Before(left) if left.is_zero() => String::from("its end is reached"),
+        Threshold::Before(left) => format!("{} or less are left", duration::rough(left)),
+        Threshold::Used(share) => format!("{}% of its life are used", (share * 1e4).round() / 1e2),
+        _ => String::from("a threshold is passed"),
+    };
+    format!(
+        "generation {} {} {}: {step}",
+        expiring.generation,
+        expiring.role,
+        certificate_in_words(&expiring.certificate)
+    )
+}
+
+fn back_in_words(back: &Regressed) -> String {
+    match back {
+        Regressed::AnchorReturned(anchor) => {
+            format!("an anchor that was withdrawn is trusted again: {}", certificate_in_words(anchor))
+        }
+        Regressed::LeafOlder { leaf, before } => format!(
+            "the new leaf {} is valid from {}, the one it replaces from {}: an old copy was brought back",
+            certificate_in_words(leaf),
+            Utc(leaf.not_before()),
+            Utc(before.not_before())
+        ),
+        _ => String::from("a step back"),
     }
 }
 
@@ -160,30 +260,29 @@ fn in_words(reload: &Reload, is_first: bool) -> String {
     let signs = [(if is_first { "" } else { "+" }, &reload.diff.added), ("-", &reload.diff.removed)];
     for (sign, list) in signs {
         for (role, certificate) in list {
-            let inspection = certificate.inspection();
-            let who = match (inspection.subject(), inspection.sans().first()) {
-                ("", Some(name)) => name.to_string(),
-                ("", None) => String::from("(no subject)"),
-                (subject, _) => subject.to_owned(),
-            };
-            let fingerprint = certificate.fingerprint().to_string();
-            let _ = write!(
-                text,
-                " {sign}{role} {who} {} until {}",
-                &fingerprint[..16],
-                inspection.not_after_text()
-            );
-            if let Ok(left) = certificate.not_after().duration_since(SystemTime::now()) {
-                let _ = write!(text, " (in {})", duration::rough(left));
-            } else {
-                text.push_str(" (EXPIRED)");
-            }
+            let _ = write!(text, " {sign}{role} {}", certificate_in_words(certificate));
         }
     }
     if reload.diff.added.is_empty() && reload.diff.removed.is_empty() {
         text.push_str(" new CRLs");
     }
     text
+}
+
+/// `CN=web 3c4d… until 2026-05-01T12:00:00Z (in 89 d)`
+fn certificate_in_words(certificate: &Certificate) -> String {
+    let inspection = certificate.inspection();
+    let who = match (inspection.subject(), inspection.sans().first()) {
+        ("", Some(name)) => name.to_string(),
+        ("", None) => String::from("(no subject)"),
+        (subject, _) => subject.to_owned(),
+    };
+    let fingerprint = certificate.fingerprint().to_string();
+    let when = match certificate.not_after().duration_since(SystemTime::now()) {
+        Ok(left) => format!("in {}", duration::rough(left)),
+        Err(_) => String::from("EXPIRED"),
+    };
+    format!("{who} {} until {} ({when})", &fingerprint[..16], inspection.not_after_text())
 }
 
 fn failure_in_words(failure: &Failure) -> String {

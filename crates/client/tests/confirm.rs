@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use certsource_client::Builder;
 use certsource_client::reqwest::Body;
-use certsource_client::rustls::SupportedProtocolVersion;
 use certsource_client::rustls::version::{TLS12, TLS13};
+use certsource_client::rustls::{self, AlertDescription, SupportedProtocolVersion};
 use certsource_testkit::{Ca, KubeletDir};
 use tokio::time::Instant;
 
@@ -23,7 +23,10 @@ fn unpooled(dir: &KubeletDir) -> Builder {
     builder(dir.path()).reqwest(|b| b.pool_max_idle_per_host(0))
 }
 
-/// 40 refusals each: all of them are connect errors, with a body that is bytes or a stream, also a large one.
+/// As many refusals are tried of each kind.
+const TRIES: usize = 200;
+
+/// All of them are connect errors, with a body that is bytes or a stream, also a large one.
 #[tokio::test]
 async fn every_refusal_is_a_failed_connect() {
     let (ours, theirs) = (Ca::new("ours"), Ca::new("theirs"));
@@ -34,7 +37,7 @@ async fn every_refusal_is_a_failed_connect() {
             let server =
                 Server::start(Tls::of(&leaf).clients(&[&theirs]).http(http).versions(&[versions])).await;
             let client = unpooled(&dir).reactive(false).confirm_identity(PATIENT).build().await.unwrap();
-            for n in 0..40 {
+            for n in 0..TRIES {
                 let body = match n % 3 {
                     0 => Body::from("a body"),
                     1 => Body::from(vec![b'x'; 1 << 20]),
@@ -48,24 +51,43 @@ async fn every_refusal_is_a_failed_connect() {
     }
 }
 
-/// The control: without it, refusals on TLS 1.3 are not connect errors.
+/// The alert that an error carries. `source` skips what an `io::Error` wraps.
+fn alert(error: &(dyn std::error::Error + 'static)) -> Option<AlertDescription> {
+    if let Some(rustls::Error::AlertReceived(alert)) = error.downcast_ref() {
+        return Some(*alert);
+    }
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(inner) => alert(inner),
+        None => alert(error.source()?),
+    }
+}
+
+/// The control: without it, a refusal is a failed connect with its alert on TLS 1.2, each time; on TLS 1.3 it never is
+/// a failed connect, and over HTTP/2 the alert is not even told.
 #[tokio::test]
 async fn without_it_a_refusal_on_tls_1_3_meets_the_request() {
     let (ours, theirs) = (Ca::new("ours"), Ca::new("theirs"));
     let dir = KubeletDir::new(ours.issue("client")).unwrap();
     let leaf = ours.issue("localhost");
-    for http in HTTP {
-        let server = Server::start(Tls::of(&leaf).clients(&[&theirs]).http(http).versions(&[&TLS13])).await;
-        let client = unpooled(&dir).reactive(false).build().await.unwrap();
-        let mut late = 0;
-        for _ in 0..20 {
-            let error = soon(client.post(server.url("/")).body("a body").send()).await.unwrap_err();
-            late += u32::from(!error.is_connect());
+    for versions in TLS {
+        for http in HTTP {
+            let server =
+                Server::start(Tls::of(&leaf).clients(&[&theirs]).http(http).versions(&[versions])).await;
+            let client = unpooled(&dir).reactive(false).build().await.unwrap();
+            for n in 0..TRIES {
+                let error = soon(client.post(server.url("/")).body("a body").send()).await.unwrap_err();
+                let (is_connect, alert) = (error.is_connect(), alert(&error));
+                let case = format!("{versions:?} {http:?} {n}: {error:?}");
+                if versions == &TLS12 {
+                    assert!(is_connect && alert == Some(AlertDescription::UnknownCA), "{case}");
+                    continue;
+                }
+                assert!(!is_connect, "confirm_identity may be of no use any more: {case}");
+                if http == Http::Two {
+                    assert_eq!(alert, None, "{case}");
+                }
+            }
         }
-        assert!(
-            late > 0,
-            "{http:?}: rustls or hyper has changed; confirm_identity may be of no use any more"
-        );
     }
 }
 
@@ -104,16 +126,16 @@ async fn a_server_that_rotates_later_is_mended_too() {
         let (old, new) = (Ca::new("old"), Ca::new("new"));
         let dir = KubeletDir::new(old.issue("client")).unwrap();
         let leaf = old.issue("localhost");
-        let (versions, of_old, of_new) = ([&TLS13], [&old], [&new]);
+        let versions = [&TLS13];
         let tls = || Tls::of(&leaf).http(http).versions(&versions);
-        let server = Server::start(tls(&of_old)).await;
+        let server = Server::start(tls().clients(&[&old])).await;
         let client = unpooled(&dir).confirm_identity(PATIENT).build().await.unwrap();
         for _ in 0..2 {
             soon(client.post(server.url("/")).body("a body").send()).await.unwrap();
         }
         let identity = new.issue("client");
         dir.swap_all(old.certificate_pem(), &identity).unwrap();
-        server.set(tls(&of_new));
+        server.set(tls().clients(&[&new]));
         let sent: Vec<_> =
             (0..20).map(|_| tokio::spawn(client.post(server.url("/")).body("a body").send())).collect();
         for sent in sent {

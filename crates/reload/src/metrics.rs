@@ -61,7 +61,6 @@ pub(crate) fn event(origin: &Origin, kind: &EventKind) {
         EventKind::Failed(failure) | EventKind::Rejected(failure) => {
             reloads(&origin.to_string(), "failure", failure.reason().as_str(), 1);
         }
-        EventKind::Stale(_) => gauge!(GENERATION, "source" => origin.to_string()).set(0.0),
         _ => {}
     }
 }
@@ -74,7 +73,8 @@ fn reloads(source: &str, result: &'static str, reason: &'static str, more: u64) 
 pub(crate) fn show(status: &Status, now: SystemTime) {
     let source = status.origin.to_string();
     let set = |name: &'static str, value: f64| gauge!(name, "source" => source.clone()).set(value);
-    set(GENERATION, status.generation as f64);
+    // What is not served any more is no generation that is served.
+    set(GENERATION, if status.stale { 0.0 } else { status.generation as f64 });
     if let (Some(digest), Some(published)) = (status.digest, status.published_at) {
         set(DRIFT, digest.number() as f64);
         set(PUBLISHED, seconds(published));

@@ -177,7 +177,7 @@ fn generation(all: &mut String, state: &State, now: SystemTime) {
     gauge(
         "certsource_generation",
         "The number of the generation that is served; 0 before the first.",
-        status.map_or(0.0, |status| status.generation as f64),
+        status.filter(|status| !status.stale).map_or(0.0, |status| status.generation as f64),
     );
     if let Some(digest) = status.and_then(|status| status.digest) {
         let help = "A number made of the digest of what is served: equal where the same is served.";

@@ -92,7 +92,7 @@ impl Running {
         Self::spawn(command)
     }
 
-    fn spawn(mut command: Command) -> Self {
+    pub(crate) fn spawn(mut command: Command) -> Self {
         let mut child = command.spawn().expect("the program was built");
         let stdout = child.stdout.take().unwrap();
         let mut stderr = child.stderr.take().unwrap();

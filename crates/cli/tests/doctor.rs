@@ -3,7 +3,6 @@
 //! Servers are in `doctor_server.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test that called it")]
-#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 #![cfg(unix)]
 
 mod common;
@@ -19,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use certsource_testkit::{Ca, KubeletDir, TestDir};
 use serde_json::Value;
 
-use crate::common::{Finished, run};
+use crate::common::{Finished, not_run, run};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -82,7 +81,7 @@ fn written(issued: &certsource_testkit::Issued) -> TestDir {
 /// The program in a mount namespace of its own, after `script` there; `None` where the system does not allow that.
 fn in_namespace(script: &str, args: &[&OsStr]) -> Option<Diagnosis> {
     if !Command::new("unshare").args(["-Urm", "true"]).status().is_ok_and(|status| status.success()) {
-        eprintln!("skipped: this system allows no user namespaces");
+        not_run("this system allows no user namespaces, or has no unshare(1)");
         return None;
     }
     let output = Command::new("unshare")
@@ -187,7 +186,7 @@ fn a_directory_that_may_not_be_entered_and_a_file_that_may_not_be_read() {
     set(dir.path(), 0o755);
     set(&dir.join("tls.crt"), 0o000);
     let Ok(output) = ask(&dir.join("tls.crt")) else {
-        return eprintln!("skipped: another user cannot run the program where it was built");
+        return not_run("another user cannot run the program where it was built");
     };
     let unread = diagnosis(&output);
     let (code, message) = unread.first();

@@ -2,7 +2,6 @@
 //! line in it is understood.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test that called it")]
-#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 #![cfg(unix)]
 
 mod common;
@@ -12,7 +11,7 @@ use std::process::Command;
 
 use certsource_testkit::{AgentFiles, Ca, CertbotLive, KubeletDir, Method, PlainDir, TestDir};
 
-use crate::common::run;
+use crate::common::{not_run, run};
 
 const TEXT: &str = include_str!("../../../docs/OPERATIONS.md");
 
@@ -210,7 +209,7 @@ fn units_are_understood_by_systemd() {
     let is_here =
         Command::new("systemd-analyze").arg("--version").output().is_ok_and(|output| output.status.success());
     if !is_here {
-        return eprintln!("skipped: there is no systemd-analyze");
+        return not_run("there is no systemd-analyze");
     }
     let dir = TestDir::new().unwrap();
     let units: Vec<_> = blocks().into_iter().filter(|(kind, _)| *kind == "ini").collect();

@@ -1,14 +1,17 @@
 //! On a terminal: colour, unless `NO_COLOR` says no, and a time line unasked. The terminal is made by `script`.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test that called it")]
-#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 #![cfg(target_os = "linux")]
+
+mod common;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use certsource_testkit::{Ca, TestDir};
+
+use crate::common::not_run;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -24,7 +27,7 @@ fn on_terminal(args: &str, no_color: Option<&str>) -> Option<String> {
     match command.output() {
         Ok(output) => Some(String::from_utf8(output.stdout).unwrap()),
         Err(_) => {
-            eprintln!("skipped: there is no script(1) to make a terminal");
+            not_run("there is no script(1) to make a terminal");
             None
         }
     }

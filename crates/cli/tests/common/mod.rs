@@ -50,6 +50,14 @@ fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     command
 }
 
+/// A test that this machine cannot run says so and passes; where `CERTSOURCE_STRICT` is set, it fails.
+#[track_caller]
+#[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+pub(crate) fn not_run(why: &str) {
+    assert!(std::env::var_os("CERTSOURCE_STRICT").is_none(), "{why}");
+    eprintln!("NOT RUN: {why}");
+}
+
 /// Runs the program to its end.
 #[track_caller]
 pub(crate) fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Finished {
@@ -92,7 +100,7 @@ impl Running {
         Self::spawn(command)
     }
 
-    fn spawn(mut command: Command) -> Self {
+    pub(crate) fn spawn(mut command: Command) -> Self {
         let mut child = command.spawn().expect("the program was built");
         let stdout = child.stdout.take().unwrap();
         let mut stderr = child.stderr.take().unwrap();

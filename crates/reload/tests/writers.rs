@@ -5,6 +5,7 @@
 //! Not here: every moment at which a writer could be interrupted. That is the simulator's work (`certsource-sim`).
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::print_stderr, reason = "what this machine can not perform is said")]
 
 #[path = "writers/scene.rs"]
 mod scene;

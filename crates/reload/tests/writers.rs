@@ -24,7 +24,8 @@ use scene::{Begin, Expected, Row, Strategy, cell};
 const SWAPS: usize = 100;
 /// Between two steps of a writer that is at work; so its states can be met, and it is far below the settle time.
 const STEP: Duration = Duration::from_millis(20);
-/// Between an agent's two files. Below the settle time too: what stands meanwhile is no pair.
+/// Between two files of one writer, or two writes: long enough that the reader meets what stands meanwhile, also where that
+/// looks whole, and a quarter of the settle time.
 const GAP: Duration = Duration::from_millis(500);
 
 /// Rows that no program of an ordinary machine performs, and where they are held instead.
@@ -86,7 +87,12 @@ fn rows(strategy: Strategy) -> Vec<Row> {
     let mut rows = vec![
         bundle(1, "cp", "cp new ca.crt", ONCE),
         bundle(1, "a shell's >", "cat both > ca.crt", &["loaded 0", "reloaded 1+2"]),
-        bundle(1, "two programs, one >", "{ cat new; cat newer; } > ca.crt", &["loaded 0", "reloaded 1+2"]),
+        bundle(
+            1,
+            "two programs with a gap, one >",
+            "{ cat new; sleep 0.5; cat newer; } > ca.crt",
+            &["loaded 0", "reloaded 1+2"],
+        ),
         bundle(2, "cp -p of an older file", "touch -d 2001-01-01 new && cp -p new ca.crt", ONCE),
         bundle(3, "mv", "mv new ca.crt", ONCE),
         bundle(
@@ -131,10 +137,10 @@ fn rows(strategy: Strategy) -> Vec<Row> {
         agent(),
         set(
             12,
-            "mv, a pair with its bundle",
+            "mv with a gap, a bundle and its pair",
             "cp -r full0 tls && cp -r full1 tls.new",
             "tls",
-            "for name in ca.crt tls.crt tls.key; do mv tls.new/$name tls/$name; done",
+            "for name in ca.crt tls.crt tls.key; do mv tls.new/$name tls/$name; sleep 0.5; done",
             ONCE_OR_PENDING,
         ),
         in_place(),
@@ -245,7 +251,7 @@ fn agent() -> Row {
     })
 }
 
-/// Row 13: certificate, key, bundle, each in place and in pieces.
+/// Row 13: certificate, key, bundle, each in place and in pieces. Before the bundle comes, a whole pair stands beside the old one.
 fn in_place() -> Row {
     Row::new(13, "in place, file by file", Expected::Sequence(ONCE_OR_PENDING), |place| {
         let directory = place.join("full0");
@@ -253,6 +259,7 @@ fn in_place() -> Row {
             let [bundle, certificate, key] = scene.place.kit.rounds[1].files();
             for (name, content) in [certificate, key, bundle] {
                 write::in_place(directory.join(name), content, 2).finish_slowly(STEP).unwrap();
+                thread::sleep(GAP);
             }
         })
     })

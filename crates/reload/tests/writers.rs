@@ -39,7 +39,7 @@ const ELSEWHERE: [(u8, &str); 2] = [
 ];
 
 /// A program that works on `ca.crt`, where the bundle of round 0 stands; `new`, `newer` and `newest` beside it are those
-/// of rounds 1 to 3 with the same size, `both` is that of 1 and 2. `$OTHER` is a directory on another file system.
+/// of rounds 1 to 3 with the same size, `both` is that of 1 and 2. `$OTHER` is a directory on another file system. What stands after a `THEN` comes when the part before was served.
 fn bundle(number: u8, name: &'static str, command: &'static str, expected: &'static [&'static str]) -> Row {
     prepared(number, name, "true", "ca.crt", command, expected)
 }
@@ -55,7 +55,7 @@ fn prepared(
 ) -> Row {
     Row::new(number, name, Expected::Sequence(expected), move |place| {
         place.shell(before);
-        Begin::new(Files::trust(place.join(path)), move |scene| scene.place.shell(command))
+        Begin::new(Files::trust(place.join(path)), move |scene| scene.shells(command))
     })
 }
 
@@ -70,13 +70,15 @@ fn set(
 ) -> Row {
     Row::new(number, name, Expected::Sequence(expected), move |place| {
         place.shell(before);
-        Begin::new(Files::kubernetes(place.join(directory)), move |scene| scene.place.shell(command))
+        Begin::new(Files::kubernetes(place.join(directory)), move |scene| scene.shells(command))
     })
 }
 
 const ONCE: &[&str] = &["loaded 0", "reloaded 1"];
 /// A pair that does not match yet may be seen, or not.
 const ONCE_OR_PENDING: &[&str] = &["loaded 0", "pending?", "reloaded 1"];
+/// For writers after which a watch or an inode is another: the next time must be seen too.
+const TWICE: &[&str] = &["loaded 0", "reloaded 1", "reloaded 2"];
 const NOTHING: &[&str] = &["loaded 0"];
 
 /// How to read the sequences: the number is the round that the content belongs to, so `reloaded 0/1` would be trust of
@@ -94,7 +96,7 @@ fn rows(strategy: Strategy) -> Vec<Row> {
             &["loaded 0", "reloaded 1+2"],
         ),
         bundle(2, "cp -p of an older file", "touch -d 2001-01-01 new && cp -p new ca.crt", ONCE),
-        bundle(3, "mv", "mv new ca.crt", ONCE),
+        bundle(3, "mv, and again", "mv new ca.crt THEN mv newer ca.crt", TWICE),
         bundle(
             3,
             "mv twice, back to back",
@@ -121,15 +123,25 @@ fn rows(strategy: Strategy) -> Vec<Row> {
         ),
         // With -n, what `r` reads is all that is written.
         bundle(6, "sed -i", "sed -i -n '1r new' ca.crt", ONCE),
-        bundle(7, "sed -i.bak", "sed -i.bak -n '1r new' ca.crt", ONCE),
-        bundle(8, "a hard link, then mv", "ln ca.crt ca.crt.bak && mv new ca.crt", ONCE),
+        bundle(
+            7,
+            "sed -i.bak, and again",
+            "sed -i.bak -n '1r new' ca.crt THEN sed -i.bak -n '1r newer' ca.crt",
+            TWICE,
+        ),
+        bundle(
+            8,
+            "a hard link and mv, and again",
+            "ln ca.crt ca.crt.bak && mv new ca.crt THEN ln -f ca.crt ca.crt.bak && mv newer ca.crt",
+            TWICE,
+        ),
         prepared(
             9,
-            "ln -sf to a file of the same time and size",
-            "mv ca.crt old && touch -r old new && ln -s old ca.crt",
+            "ln -sf to a file of the same time and size, and again",
+            "mv ca.crt old && touch -r old new newer && ln -s old ca.crt",
             "ca.crt",
-            "ln -sf new ca.crt",
-            ONCE,
+            "ln -sf new ca.crt THEN ln -sf newer ca.crt",
+            TWICE,
         ),
         kubelet("the old directory removed", false),
         kubelet("the old directory kept", true),
@@ -150,20 +162,27 @@ fn rows(strategy: Strategy) -> Vec<Row> {
         prepared(14, "mv of the same", "cp ca.crt same", "ca.crt", "mv same ca.crt", NOTHING),
         set(
             16,
-            "two mv of a directory",
-            "cp -r full0 tls && cp -r full1 tls.new",
+            "two mv of a directory, and again",
+            "cp -r full0 tls",
             "tls",
-            "mv tls tls.old && mv tls.new tls",
-            ONCE,
+            "mv tls old && mv full1 tls THEN mv tls older && mv full2 tls",
+            TWICE,
         ),
-        set(16, "rm -r and cp -r", "cp -r full0 tls", "tls", "rm -r tls && cp -r full1 tls", ONCE_OR_PENDING),
+        set(
+            16,
+            "rm -r and cp -r, and again",
+            "cp -r full0 tls",
+            "tls",
+            "rm -r tls && cp -r full1 tls THEN rm -r tls && cp -r full2 tls",
+            TWICE,
+        ),
         set(
             17,
-            "ln -sfn above the directory",
-            "mkdir v0 v1 && cp -r full0 v0/tls && cp -r full1 v1/tls && ln -s v0 current",
+            "ln -sfn above the directory, and again",
+            "for v in 0 1 2; do mkdir v$v && mv full$v v$v/tls; done; ln -s v0 current",
             "current/tls",
-            "ln -sfn v1 current",
-            ONCE,
+            "ln -sfn v1 current THEN ln -sfn v2 current",
+            TWICE,
         ),
         late(20, "a file that is not there yet", "true", "soon.crt", "mv new soon.crt"),
         late(

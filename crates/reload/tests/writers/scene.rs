@@ -130,7 +130,7 @@ impl Place {
             dir.write(name, bundle).unwrap();
         }
         dir.write("both", kit.bundles[1].clone() + &kit.bundles[2]).unwrap();
-        for (name, round) in ["full0", "full1"].into_iter().zip(&kit.rounds) {
+        for (name, round) in ["full0", "full1", "full2"].into_iter().zip(&kit.rounds) {
             TestDir::at(directory.join(name)).unwrap().write_issued(round).unwrap();
         }
         Self { kit, directory, other }
@@ -291,6 +291,16 @@ impl Scene<'_> {
     /// Waits until this was told.
     pub fn wait_for(&self, event: &str) {
         self.told.wait_for(event);
+    }
+
+    /// Runs the parts between `THEN`, each when what the one before brought is served: round 1, round 2.
+    pub fn shells(&self, commands: &str) {
+        for (number, command) in commands.split(" THEN ").enumerate() {
+            if number > 0 {
+                self.wait_for(&format!("reloaded {number}"));
+            }
+            self.place.shell(command);
+        }
     }
 
     /// Has the source read now, whatever its detector says.

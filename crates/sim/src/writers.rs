@@ -112,6 +112,15 @@ pub fn in_place_loss(kit: &Kit) -> Case {
         .meaning([&kit.bundles[1]])
 }
 
+/// Row 1, to a bundle that only loses certificates, in two writes.
+pub fn in_place_loss_in_pieces(kit: &Kit) -> Case {
+    Case::new("1 in place, a loss in pieces", Spec::Trust(CA.into()))
+        .with_file(CA, &join(&kit.bundles))
+        .meaning([&join(&kit.bundles)])
+        .then(overwrite(1, CA, &kit.bundles[..2]))
+        .meaning([&join(&kit.bundles[..2])])
+}
+
 /// Row 2: `cp -p` of an older file.
 pub fn in_place_backwards(kit: &Kit) -> Case {
     trust("2 cp -p", kit)

@@ -20,6 +20,10 @@ fn exceed(title: &str, strategy: Strategy, case: &Case, stall: Duration) -> Opti
     (bounds.stall, bounds.preemptions, bounds.states) = (stall, 1, 60_000);
     bounds.grace = Duration::from_secs(5);
     (bounds.start, bounds.phases) = (2500 * MS, Vec::new());
+    if stall > Duration::from_secs(2) {
+        // Only what was loaded can be lost; the next look after that comes at the interval.
+        (bounds.start_after, bounds.start) = (3000 * MS, 12_500 * MS);
+    }
     if strategy == Strategy::Notify {
         // After the first load, and the read that makes its signatures trusted: each event wakes it.
         (bounds.start_after, bounds.start) = (3000 * MS, 3000 * MS);
@@ -42,6 +46,15 @@ fn a_pause_longer_than_settle_between_two_certificates_of_a_bundle() {
     let (broken, history) = exceed("a bundle", Strategy::Mtime, &case, 1001 * MS).unwrap();
     assert_eq!(broken, Broken::NotMeant);
     assert!(history.len() <= 16, "{history:?}");
+}
+
+/// A bundle that only loses certificates has 5 s: one of three stands, and the second of those that stay comes after it.
+#[test]
+fn a_pause_longer_than_5_s_between_two_certificates_of_a_bundle_that_only_loses() {
+    let case = writers::in_place_loss_in_pieces(common::kit());
+    assert!(exceed("a loss", Strategy::Mtime, &case, 4999 * MS).is_none());
+    let (broken, _) = exceed("a loss", Strategy::Mtime, &case, 5001 * MS).unwrap();
+    assert_eq!(broken, Broken::NotMeant);
 }
 
 /// Files renewed with the same key, one by one.

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::routing::get;
 use certsource_hyper::certsource_rustls::{ClientAuth, ServerTls};
-use certsource_hyper::rustls::{ClientConfig, HandshakeKind, SupportedProtocolVersion};
-use certsource_hyper::{ListenerBuilder, Peer, TlsListener, serve};
+use certsource_hyper::rustls::{ClientConfig, HandshakeKind, ProtocolVersion, SupportedProtocolVersion};
+use certsource_hyper::{ListenerBuilder, Peer, Standing, TlsListener, serve};
 use certsource_testkit::{Ca, Issued};
 use common::*;
 use http_body_util::Empty;
@@ -236,6 +236,45 @@ async fn a_handshake_that_spans_a_swap_is_judged_again() {
             gate.send_replace(true);
             let answer = soon(asking).await.unwrap();
             assert_eq!(answer.is_ok_and(|answer| answer.1 == 200), is_let_in, "{version:?}");
+        }
+    }
+}
+
+/// A handshake that is done waits until somebody asks for it; by then its client may be withdrawn.
+#[tokio::test]
+async fn a_connection_that_waited_to_be_accepted_is_judged_again() {
+    for version in TLS {
+        let (ca, gone) = (Ca::new("CA"), Ca::new("gone"));
+        let files = Followed::new(&[&ca, &gone], &ca.issue("localhost"));
+        let mut listener = builder(&files).bind("127.0.0.1:0").await.unwrap();
+        let server = listener.local_addr().unwrap();
+        for (identity, is_let_in) in [(ca.issue("client"), true), (gone.issue("client"), false)] {
+            files.set(&[&ca, &gone], &ca.issue("localhost")).await;
+            let (gate, closed) = tokio::sync::watch::channel(false);
+            let (address, spoke) = between(server, closed).await;
+            let client = config(&ca, Some(&identity), &[version], HTTP1);
+            let dialing = tokio::spawn(async move { dial(&client, address, "localhost").await });
+            // Until its handshake has begun; it can not end before the gate opens.
+            tokio::select! {
+                stream = listener.accept() => panic!("{stream:?} is not done"),
+                () = soon(spoke.notified()) => {}
+            }
+            gate.send_replace(true);
+            let mut stream = soon(dialing).await.unwrap().unwrap();
+            if version.version == ProtocolVersion::TLSv1_3 {
+                // The server's tickets: it has verified the client's certificate.
+                soon(stream.get_ref().0.peek(&mut [0])).await.unwrap();
+            }
+            files.set(&[&ca], &ca.issue("localhost")).await;
+            let mut byte = [0];
+            let end = tokio::select! {
+                accepted = listener.accept() => {
+                    assert_eq!(accepted.peer().standing(), Standing::Old, "{version:?}");
+                    None
+                }
+                end = soon(stream.read(&mut byte)) => Some(end.unwrap_or(0)),
+            };
+            assert_eq!(end, (!is_let_in).then_some(0), "{version:?}");
         }
     }
 }

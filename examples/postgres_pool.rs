@@ -3,8 +3,8 @@
 //! `cargo run --example postgres_pool`
 //! needs: postgres
 //!
-//! A pool is a derived value. New work takes connections of the new one; work that has one finishes with it; the old pool is
-//! dropped with its idle connections. tokio-postgres takes TLS by two small traits.
+//! A pool is a derived value. New work takes connections of the new one; work that has one finishes with it. The old pool is
+//! closed when it is replaced: its idle connections end, and who waits for one asks the new pool. tokio-postgres takes TLS by two small traits.
 #![allow(clippy::print_stdout, reason = "an example talks to its reader")]
 
 use std::future::Future;
@@ -15,11 +15,11 @@ use std::task::{Context, Poll};
 
 use anyhow::ensure;
 use certsource_client::Files;
-use certsource_hyper::certsource_reload::Reloader;
+use certsource_hyper::certsource_reload::{Derived, Reloader};
 use certsource_hyper::certsource_rustls::{ClientTls, TlsGate};
 use certsource_testkit::{Ca, KubeletDir};
 use certsource_tests::postgres::Postgres;
-use deadpool_postgres::{Manager, Pool};
+use deadpool_postgres::{Manager, Object, Pool, PoolError};
 use rustls::ClientConfig;
 use rustls::pki_types::{InvalidDnsNameError, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -40,15 +40,21 @@ async fn main() -> anyhow::Result<()> {
     database.host("localhost").hostaddr([127, 0, 0, 1].into()).port(postgres.address().port());
     database.user("app").dbname("postgres").ssl_mode(SslMode::Require);
     let tls = ClientTls::new()?;
+    let runtime = tokio::runtime::Handle::current();
     let pool = reloader.derive(move |generation| {
         let tls = Tls(Arc::new(tls.config(generation.material())?));
-        let pool = Pool::builder(Manager::new(database.clone(), tls)).max_size(4).build();
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(pool?)
+        let pool = Pool::builder(Manager::new(database.clone(), tls)).max_size(4).build()?;
+        let (replaced, old) = (generation.retired().replaced(), pool.clone());
+        runtime.spawn(async move {
+            replaced.await;
+            old.close();
+        });
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(pool)
     })?;
 
     let mut before = String::new();
     for _ in 0..4 {
-        let connection = pool.load().get().await?;
+        let connection = connection(&pool).await?;
         let question = "SELECT client_serial::text FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
         let serial: String = connection.query_one(question, &[]).await?.get(0);
         println!("PostgreSQL sees the certificate {serial}");
@@ -62,10 +68,22 @@ async fn main() -> anyhow::Result<()> {
 
     files.swap(Ca::new("another CA").issue("app"))?;
     reloader.reload().await?;
-    let refused = pool.load().get().await;
+    let refused = connection(&pool).await;
     ensure!(refused.is_err(), "a CA that is not trusted was accepted");
     println!("the CA of PostgreSQL is withdrawn: refused");
     Ok(())
+}
+
+/// A connection of the pool that is current when there is one.
+async fn connection(pools: &Derived<Pool>) -> Result<Object, PoolError> {
+    loop {
+        let pool = pools.load();
+        match pool.get().await {
+            // It was replaced while we waited: the newer one is there already.
+            Err(PoolError::Closed) if !Arc::ptr_eq(&pool, &pools.load()) => {}
+            done => return done,
+        }
+    }
 }
 
 /// TLS of one generation.

@@ -22,7 +22,7 @@ use certsource_rustls::{ClientTls, TlsGate};
 use certsource_testkit::{Ca, Issued, KubeletDir};
 use certsource_tests::postgres::Postgres;
 use certsource_tests::{BOUND, size, tool, whole};
-use deadpool_postgres::{Manager, Pool};
+use deadpool_postgres::{Manager, Object, Pool, PoolError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
@@ -97,7 +97,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(ca: &Ca) -> Self {
+    fn new(ca: &Ca, connections: usize) -> Self {
         let postgres = Postgres::start(&ca.issue("localhost"), &ca.certificate_pem());
         let dir = KubeletDir::new(ca.issue("app")).unwrap();
         let mut policy = Policy::every(Duration::from_secs(3600));
@@ -108,6 +108,7 @@ impl Scene {
             .start()
             .unwrap();
         let (tls, port) = (ClientTls::new().unwrap(), postgres.address().port());
+        let runtime = tokio::runtime::Handle::current();
         let pools = reloader.derive(move |generation| {
             let mut config = tokio_postgres::Config::new();
             config
@@ -118,7 +119,14 @@ impl Scene {
                 .dbname("postgres");
             config.ssl_mode(tokio_postgres::config::SslMode::Require);
             let tls = Tls(Arc::new(tls.config(generation.material())?));
-            Ok::<_, Error>(Pool::builder(Manager::new(config, tls)).max_size(4).build().unwrap())
+            let pool = Pool::builder(Manager::new(config, tls)).max_size(connections).build().unwrap();
+            // Who waits for a connection of the old pool asks the new one.
+            let (replaced, old) = (generation.retired().replaced(), pool.clone());
+            runtime.spawn(async move {
+                replaced.await;
+                old.close();
+            });
+            Ok::<_, Error>(pool)
         });
         Self { postgres, dir, reloader, pools: pools.unwrap() }
     }
@@ -129,14 +137,27 @@ impl Scene {
     }
 }
 
-/// What PostgreSQL knows of a connection of the current pool: the serial number of the certificate that it was shown.
+/// A connection of the pool that is current when there is one.
+async fn connection(pools: &Derived<Pool>) -> Result<Object, String> {
+    loop {
+        let pool = pools.load();
+        match pool.get().await {
+            // A newer pool was published before the old one was closed.
+            Err(PoolError::Closed) if !Arc::ptr_eq(&pool, &pools.load()) => {}
+            done => return done.map_err(|error| whole(&error)),
+        }
+    }
+}
+
+/// What PostgreSQL knows of a connection: the serial number of the certificate that it was shown.
+async fn serial_of(connection: &Object) -> Result<String, String> {
+    let question = "SELECT client_serial::text FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    let row = connection.query_one(question, &[]).await.map_err(|error| whole(&error))?;
+    Ok(row.get::<_, String>(0))
+}
+
 async fn serial(pools: &Derived<Pool>) -> Result<String, String> {
-    let asked = async {
-        let connection = pools.load().get().await.map_err(|error| whole(&error))?;
-        let question = "SELECT client_serial::text FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
-        let row = connection.query_one(question, &[]).await.map_err(|error| whole(&error))?;
-        Ok::<_, String>(row.get::<_, String>(0))
-    };
+    let asked = async { serial_of(&connection(pools).await?).await };
     tokio::time::timeout(BOUND, asked).await.map_err(|_| "no answer".to_owned())?
 }
 
@@ -164,7 +185,7 @@ async fn the_pool_follows_and_no_query_fails() {
         return;
     }
     let ca = Ca::new("CA");
-    let scene = Scene::new(&ca);
+    let scene = Scene::new(&ca, 4);
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let load: Vec<_> = (0..4)
         .map(|_| {
@@ -195,13 +216,43 @@ async fn the_pool_follows_and_no_query_fails() {
     println!("postgres: {rotations} rotations, {} queries, 0 failed", done.load(Ordering::SeqCst));
 }
 
+/// The one connection of the old pool is in use, and somebody waits for it when the pool is replaced.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_the_old_pool_gets_a_connection_of_the_new_one() {
+    if !tool::are_here(&["postgres"]) {
+        return;
+    }
+    let ca = Ca::new("CA");
+    let scene = Scene::new(&ca, 1);
+    let held = connection(&scene.pools).await.unwrap();
+    let before = serial_of(&held).await.unwrap();
+    let old = scene.pools.load();
+    let waits = tokio::spawn({
+        let pools = scene.pools.clone();
+        async move { serial(&pools).await }
+    });
+    let waiting = async {
+        while old.status().waiting == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(BOUND, waiting).await.unwrap();
+    let identity = ca.issue("app");
+    scene.set(&identity).await;
+    assert_eq!(waits.await.unwrap().unwrap(), decimal(&identity));
+    // What was at work goes on with what it has.
+    assert_eq!(serial_of(&held).await.unwrap(), before);
+    drop(held);
+    assert_eq!(serial(&scene.pools).await.unwrap(), decimal(&identity));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_withdrawn_is_refused_by_both() {
     if !tool::are_here(&["postgres"]) {
         return;
     }
     let (old, new) = (Ca::new("old"), Ca::new("new"));
-    let scene = Scene::new(&old);
+    let scene = Scene::new(&old, 4);
     serial(&scene.pools).await.unwrap();
     let kept = scene.pools.load();
 

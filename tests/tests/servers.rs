@@ -49,12 +49,12 @@ fn follow(dir: &KubeletDir) -> Reloader {
 }
 
 impl Server {
-    fn start(trust: &str, identity: &Issued, second: &Issued, gone: &Issued) -> Self {
+    fn start(trust: [&str; 2], identity: &Issued, second: &Issued, gone: &Issued) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (dir, second_dir) = (KubeletDir::new(identity).unwrap(), KubeletDir::new(second).unwrap());
-        dir.swap_all(trust, identity).unwrap();
-        second_dir.swap_all(trust, second).unwrap();
+        dir.swap_all(trust[0], identity).unwrap();
+        second_dir.swap_all(trust[1], second).unwrap();
         let (reloader, second) = (follow(&dir), follow(&second_dir));
         let (of_gone, leaf) = (Arc::new(AtomicU64::new(0)), gone.leaf_der());
         let count = Arc::clone(&of_gone);
@@ -81,6 +81,12 @@ impl Server {
         self.dir.swap_all(trust, identity).unwrap();
         self.runtime.block_on(self.reloader.reload()).unwrap();
     }
+
+    /// At `b.test`.
+    fn set_second(&self, trust: &str, identity: &Issued) {
+        self.second_dir.swap_all(trust, identity).unwrap();
+        self.runtime.block_on(self.second.reload()).unwrap();
+    }
 }
 
 /// A client's files.
@@ -88,6 +94,9 @@ struct Client {
     dir: TestDir,
     address: SocketAddr,
     version: &'static str,
+    /// That it is asked for.
+    name: &'static str,
+    shows_certificate: bool,
 }
 
 impl Client {
@@ -96,21 +105,24 @@ impl Client {
         dir.write("ca.pem", server_ca.certificate_pem()).unwrap();
         dir.write("client.pem", identity.chain_pem()).unwrap();
         dir.write("client.key", identity.key_pem()).unwrap();
-        Self { dir, address, version }
+        Self { dir, address, version, name: "localhost", shows_certificate: true }
     }
 
     /// So many requests by one curl; the answers, `000` where there is none.
     fn curl(&self, requests: u64) -> Vec<String> {
         let mut curl = Command::new(tool::find("curl").unwrap());
         curl.current_dir(self.dir.path()).args(["--silent", "--noproxy", "*", "--max-time", "30"]);
-        curl.args(["--cacert", "ca.pem", "--cert", "client.pem", "--key", "client.key"]);
+        curl.args(["--cacert", "ca.pem"]);
+        if self.shows_certificate {
+            curl.args(["--cert", "client.pem", "--key", "client.key"]);
+        }
         curl.args(match self.version {
             "-tls1_2" => ["--tlsv1.2", "--tls-max", "1.2"],
             _ => ["--tlsv1.3", "--tls-max", "1.3"],
         });
-        let resolve = format!("localhost:{}:127.0.0.1", self.address.port());
+        let resolve = format!("{}:{}:127.0.0.1", self.name, self.address.port());
         curl.args(["--resolve", &resolve, "--write-out", "%{http_code}\n"]);
-        let url = format!("https://localhost:{}/", self.address.port());
+        let url = format!("https://{}:{}/", self.name, self.address.port());
         for _ in 0..requests {
             curl.args(["--output", "/dev/null", &url]);
         }
@@ -153,7 +165,7 @@ fn withdraw(version: &'static str) {
     let (ca, gone) = (Ca::new("CA"), Ca::new("gone"));
     let (kept, withdrawn) = (ca.issue("kept"), gone.issue("withdrawn"));
     let both = ca.certificate_pem() + &gone.certificate_pem();
-    let server = Server::start(&both, &ca.issue("localhost"), &ca.issue("b.test"), &withdrawn);
+    let server = Server::start([&both; 2], &ca.issue("localhost"), &ca.issue("b.test"), &withdrawn);
     let kept = Client::new(&ca, &kept, server.address, version);
     let goes = Client::new(&ca, &withdrawn, server.address, version);
 
@@ -208,38 +220,56 @@ fn a_withdrawn_client_ca_lets_nobody_in_tls13() {
     withdraw("-tls1_3");
 }
 
+/// Without what lines are ended by.
+fn squeezed(pem: &str) -> String {
+    pem.split_whitespace().collect()
+}
+
+/// The two names want clients of two CAs that change places at each reload.
 #[test]
-fn client_authentication_alpn_and_names_are_kept() {
+fn client_authentication_alpn_and_names_are_kept_and_certificates_are_new() {
     if !tool::are_here(&["curl", "openssl"]) {
         return;
     }
-    let (ca, stranger) = (Ca::new("CA"), Ca::new("stranger"));
-    let (known, unknown) = (ca.issue("known"), stranger.issue("unknown"));
-    let trust = ca.certificate_pem();
-    let server = Server::start(&trust, &ca.issue("localhost"), &ca.issue("b.test"), &unknown);
+    let (ca, clients) = (Ca::new("CA"), [Ca::new("clients"), Ca::new("other clients")]);
+    let issued: Vec<Issued> = clients.iter().map(|ca| ca.issue("client")).collect();
+    let trust = clients.each_ref().map(Ca::certificate_pem);
+    let (mut first, mut second) = (ca.issue("localhost"), ca.issue("b.test"));
+    let server = Server::start([&trust[0], &trust[1]], &first, &second, &ca.issue("nobody"));
     for reload in 0..=100 {
-        if matches!(reload, 0 | 1 | 2 | 100) {
-            for version in ["-tls1_2", "-tls1_3"] {
-                let known = Client::new(&ca, &known, server.address, version);
-                let unknown = Client::new(&ca, &unknown, server.address, version);
-                assert_eq!(known.curl(2), ["200", "200"], "{reload}");
-                assert_eq!(unknown.curl(2), ["000", "000"], "{reload}");
-                for (name, protocols, chosen) in
-                    [("localhost", "h2,http/1.1", "h2"), ("b.test", "http/1.1", "http/1.1")]
-                {
-                    let verify = ["-verify_return_error", "-verify_hostname", name];
-                    let line = [&["-servername", name, "-alpn", protocols][..], &verify].concat();
-                    let mut child = known.s_client(&line).spawn().unwrap();
-                    child.stdin.take().unwrap().write_all(b"Q\n").unwrap();
-                    let said = child.wait_with_output().unwrap();
-                    let said = String::from_utf8_lossy(&said.stdout);
-                    assert!(said.contains(&format!("ALPN protocol: {chosen}")), "{reload} {name}: {said}");
-                    assert!(said.contains("Verify return code: 0 (ok)"), "{reload} {name}: {said}");
-                }
+        let (here, there) = (reload % 2, (reload + 1) % 2);
+        if reload > 0 {
+            (first, second) = (ca.issue("localhost"), ca.issue("b.test"));
+            server.set(&trust[here], &first);
+            server.set_second(&trust[there], &second);
+        }
+        if !matches!(reload, 0 | 1 | 2 | 100) {
+            continue;
+        }
+        for version in ["-tls1_2", "-tls1_3"] {
+            for (name, its, others, identity, protocols, chosen) in [
+                ("localhost", here, there, &first, "h2,http/1.1", "h2"),
+                ("b.test", there, here, &second, "http/1.1", "http/1.1"),
+            ] {
+                let client = |who: usize, shows_certificate| {
+                    let client = Client::new(&ca, &issued[who], server.address, version);
+                    Client { name, shows_certificate, ..client }
+                };
+                let known = client(its, true);
+                assert_eq!(known.curl(2), ["200", "200"], "{reload} {name}");
+                assert_eq!(client(others, true).curl(2), ["000", "000"], "{reload} {name}: a stranger");
+                assert_eq!(client(its, false).curl(2), ["000", "000"], "{reload} {name}: nobody");
+                let verify = ["-verify_return_error", "-verify_hostname", name];
+                let line = [&["-servername", name, "-alpn", protocols][..], &verify].concat();
+                let mut child = known.s_client(&line).spawn().unwrap();
+                child.stdin.take().unwrap().write_all(b"Q\n").unwrap();
+                let said = child.wait_with_output().unwrap();
+                let said = String::from_utf8_lossy(&said.stdout);
+                assert!(said.contains(&format!("ALPN protocol: {chosen}")), "{reload} {name}: {said}");
+                assert!(said.contains("Verify return code: 0 (ok)"), "{reload} {name}: {said}");
+                let is_last_issued = squeezed(&said).contains(&squeezed(&identity.leaf_pem()));
+                assert!(is_last_issued, "{reload} {name}: {said}");
             }
         }
-        server.set(&trust, &ca.issue("localhost"));
-        server.second_dir.swap_all(&trust, ca.issue("b.test")).unwrap();
-        server.runtime.block_on(server.second.reload()).unwrap();
     }
 }

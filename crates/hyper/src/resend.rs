@@ -14,6 +14,8 @@ use http::{Request, Response};
 use http_body_util::{Empty, Full};
 use tower_service::Service;
 
+use crate::stream::Unsent;
+
 /// As often one request is sent again. A server that rotates ends connections at each step of it, and one waiting request
 /// can meet several.
 const TIMES: u32 = 16;
@@ -170,6 +172,10 @@ fn is_unread(error: &(dyn StdError + 'static)) -> bool {
         let Some(error) = next else { return false };
         // hyper says "canceled" of requests that it has not sent, and of no others.
         if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
+            return true;
+        }
+        let io = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if io.is_some_and(|io| io.is::<Unsent>()) {
             return true;
         }
         if let Some(said) = error.downcast_ref::<h2::Error>() {

@@ -65,6 +65,24 @@ impl Late {
     }
 }
 
+/// Nothing of the request was written.
+#[derive(Debug)]
+pub(crate) struct Unsent;
+
+impl fmt::Display for Unsent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "the connection was made with certificates that have been replaced; the request was not sent",
+        )
+    }
+}
+
+impl std::error::Error for Unsent {}
+
+fn unsent() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, Unsent)
+}
+
 impl<T> Stream<T> {
     pub(crate) fn plain(io: T) -> Self {
         Self { inner: Inner::Plain(io) }
@@ -126,6 +144,8 @@ impl<T: Read + Write + Unpin> Read for Stream<T> {
     ) -> Poll<io::Result<()>> {
         match &mut self.get_mut().inner {
             Inner::Plain(io) => Pin::new(io).poll_read(context, buffer),
+            // The end: hyper takes a request back that it has not begun to send.
+            Inner::Tls { is_http2: false, info, .. } if info.place.is_refused() => Poll::Ready(Ok(())),
             Inner::Tls { io, late, .. } => {
                 let polled = Pin::new(io.as_mut()).poll_read(context, buffer);
                 if let Poll::Ready(Err(error)) = &polled {
@@ -143,6 +163,7 @@ impl<T: Read + Write + Unpin> Write for Stream<T> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().inner {
             Inner::Plain(io) => Pin::new(io).poll_write(context, bytes),
+            Inner::Tls { is_http2: false, info, .. } if info.place.is_refused() => Poll::Ready(Err(unsent())),
             Inner::Tls { io, .. } => Pin::new(io.as_mut()).poll_write(context, bytes),
         }
     }
@@ -175,6 +196,7 @@ impl<T: Read + Write + Unpin> Write for Stream<T> {
     ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().inner {
             Inner::Plain(io) => Pin::new(io).poll_write_vectored(context, parts),
+            Inner::Tls { is_http2: false, info, .. } if info.place.is_refused() => Poll::Ready(Err(unsent())),
             Inner::Tls { io, .. } => Pin::new(io.as_mut()).poll_write_vectored(context, parts),
         }
     }

@@ -5,10 +5,11 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::routing::get;
-use certsource_hyper::{ConnectionInfo, Connector, Error, Follow, Pooled, TlsListener, serve};
+use certsource_hyper::{ConnectionInfo, Connector, Error, Follow, Pooled, Resend, TlsListener, serve};
 use certsource_testkit::Ca;
 use common::*;
 use http_body_util::{BodyExt, Empty};
@@ -81,6 +82,48 @@ async fn many_requests_at_once_leave_no_old_connection_behind() {
             assert_eq!(soon(request).await.unwrap(), number);
         }
         files.set(&[&ca], &ca.issue("client")).await;
+    }
+}
+
+/// Another connection becomes free before a request's own is there: hyper-util finishes that in the background, and pools
+/// it, and no request has told of it.
+#[tokio::test]
+async fn a_connection_that_no_request_has_taken_is_not_used_after_a_rotation() {
+    for resend in [false, true] {
+        let ca = Ca::new("CA");
+        let server = Bare::start(server_config(&ca.issue("localhost"), &[&ca], &TLS, &["http/1.1"])).await;
+        let files = Followed::new(&[&ca], &ca.issue("client"));
+        let made = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&made);
+        let connector = Connector::new(&files.reloader).unwrap().map_response(move |stream| {
+            count.fetch_add(1, Ordering::SeqCst);
+            stream
+        });
+        let pooled = Pooled::new(Client::builder(TokioExecutor::new()).build::<_, Empty<Bytes>>(connector));
+        let ask = || {
+            let (pooled, uri) = (pooled.clone(), server.uri());
+            tokio::spawn(async move {
+                if resend { used(Resend::new(pooled), &uri).await } else { used(pooled, &uri).await }
+            })
+        };
+        server.hold();
+        let (first, second) = (ask(), ask());
+        server.held(2).await;
+        server.release_first(1);
+        // Both on the connection that was let through.
+        assert_eq!((soon(first).await.unwrap(), soon(second).await.unwrap()), (1, 1));
+        assert_eq!(server.met().len(), 1);
+        server.release();
+        until("the other is made", || made.load(Ordering::SeqCst) == 2).await;
+        // It is pooled: on this one thread, nothing else is to be done.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        files.set(&[&ca], &ca.issue("client")).await;
+        let (first, second) = (ask(), ask());
+        assert_eq!((soon(first).await.unwrap(), soon(second).await.unwrap()), (2, 2));
+        let requests: Vec<_> = server.met().iter().take(2).map(|met| met.requests).collect();
+        assert_eq!(requests, [2, 0], "the other one was never used");
     }
 }
 

@@ -6,13 +6,14 @@ mod common;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::routing::get;
 use certsource_hyper::certsource_rustls::ClientAuth;
-use certsource_hyper::{GuardLayer, ListenerBuilder, Peer, TlsListener};
+use certsource_hyper::{Error, Follow, GuardLayer, ListenerBuilder, Peer, TlsListener};
 use certsource_testkit::{Ca, Issued};
 use common::*;
 use http_body_util::Empty;
@@ -60,6 +61,27 @@ async fn axum_with_the_guard_refuses_who_was_withdrawn() {
 
 use common::get as get_;
 
+/// Who forgets the connect info hears of it at the first request, and not when somebody is withdrawn and stays.
+#[tokio::test]
+async fn the_guard_refuses_what_nobody_is_known_of() {
+    let ca = Ca::new("CA");
+    let files = Followed::new(&[&ca], &ca.issue("localhost"));
+    for (layer, status) in [(GuardLayer::new(), 500), (GuardLayer::new().let_others_pass(), 200)] {
+        let reached = Arc::new(AtomicUsize::new(0));
+        let listener = listener(&files, |builder| builder).await;
+        let address = listener.local_addr().unwrap();
+        let count = Arc::clone(&reached);
+        let app = Router::new()
+            .route("/", get(move || async move { count.fetch_add(1, Ordering::SeqCst).to_string() }));
+        tokio::spawn(axum::serve(listener, app.layer(layer)).into_future());
+        let mut sender = open(&ca, &ca.issue("client"), address).await;
+        for _ in 0..2 {
+            assert_eq!(soon(get_(&mut sender)).await.unwrap().0, status);
+        }
+        assert_eq!(reached.load(Ordering::SeqCst), if status == 200 { 2 } else { 0 });
+    }
+}
+
 #[tokio::test]
 async fn axum_with_a_deadline_cuts_idle_connections() {
     let ca = Ca::new("CA");
@@ -106,4 +128,42 @@ async fn tonics_own_server_with_the_guard_and_a_deadline() {
     // A channel makes its next connection by itself.
     assert_eq!(soon(grpc::unary(stays.clone(), "again".into())).await.unwrap(), "again");
     assert!(soon(grpc::unary(goes, "again".into())).await.is_err());
+}
+
+/// Without a deadline: whoever may stay in keeps its stream over every rotation, and its calls go on.
+#[tokio::test]
+async fn a_stream_on_tonics_own_server_stays_open_over_rotations() {
+    let (ca, gone) = (Ca::new("CA"), Ca::new("gone"));
+    let files = Followed::new(&[&ca, &gone], &ca.issue("localhost"));
+    let listener = listener(&files, |builder| builder).await;
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(
+        tonic::transport::Server::builder()
+            .layer(GuardLayer::new())
+            .add_service(grpc::Echo)
+            .serve_with_incoming(listener.incoming()),
+    );
+    let client = Followed::new(&[&ca], &ca.issue("client"));
+    let connector = certsource_hyper::Connector::builder(&client.reloader).http2_only().build().unwrap();
+    let endpoint = Endpoint::from_shared(format!("https://localhost:{}", address.port())).unwrap();
+    let follow = Follow::new(
+        connector.derive(move |connector| Ok::<_, Error>(Channel::new(connector, endpoint.clone()))).unwrap(),
+    );
+    let (sender, mut receiver) = soon(grpc::stream(follow.clone())).await.unwrap();
+    for rotation in 0..20 {
+        // The server's side, the client's, or both; the trust in clients loses a CA on the way.
+        if rotation % 3 != 1 {
+            let trust: &[&Ca] = if rotation < 10 { &[&ca, &gone] } else { &[&ca] };
+            files.set(trust, &ca.issue("localhost")).await;
+        }
+        if rotation % 3 != 0 {
+            client.set(&[&ca], &ca.issue("client")).await;
+        }
+        let text = rotation.to_string();
+        soon(sender.send(text.clone())).await.unwrap();
+        assert_eq!(soon(receiver.message()).await.unwrap(), Some(text.clone()));
+        assert_eq!(soon(grpc::unary(follow.clone(), text.clone())).await.unwrap(), text);
+    }
+    drop(sender);
+    assert_eq!(soon(receiver.message()).await.unwrap(), None);
 }

@@ -1,4 +1,4 @@
-//! Servers: what a reload keeps, whom it refuses, and what becomes of connections that are open.
+//! Servers: whom a reload refuses, and what becomes of connections that are open. What many reloads keep is in `reloads.rs`.
 #![cfg(all(feature = "axum", feature = "tonic"))]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -6,13 +6,14 @@ mod common;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::get;
-use certsource_hyper::certsource_rustls::{ClientAuth, ServerTls};
-use certsource_hyper::rustls::{ClientConfig, HandshakeKind, SupportedProtocolVersion};
-use certsource_hyper::{ListenerBuilder, Peer, TlsListener, serve};
+use certsource_hyper::certsource_rustls::ClientAuth;
+use certsource_hyper::rustls::{ClientConfig, HandshakeKind, ProtocolVersion, SupportedProtocolVersion};
+use certsource_hyper::{ListenerBuilder, Peer, Standing, TlsListener, serve};
 use certsource_testkit::{Ca, Issued};
 use common::*;
 use http_body_util::Empty;
@@ -22,7 +23,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-const HTTP: &[&str] = &["h2", "http/1.1"];
 const HTTP1: &[&str] = &["http/1.1"];
 
 fn app() -> Router {
@@ -65,57 +65,6 @@ async fn open(config: &Arc<ClientConfig>, address: SocketAddr) -> http1::SendReq
     sender
 }
 
-#[tokio::test]
-async fn client_authentication_alpn_and_sni_are_kept() {
-    let (ca, other) = (Ca::new("CA"), Ca::new("other"));
-    let files = Followed::new(&[&ca], &ca.issue("localhost"));
-    let second = Followed::new(&[&other], &other.issue("b.test"));
-    let third = Followed::new(&[&ca], &ca.leaf("*.c.test").issue());
-    let open_to_all = ServerTls::with_provider(provider()).alpn(["http/1.1"]);
-    let address = start(
-        builder(&files).identity_for(["B.test"], &second.reloader).identity_with(
-            ["*.c.test"],
-            &third.reloader,
-            open_to_all,
-        ),
-        app(),
-    )
-    .await;
-    for reload in 0..=100 {
-        if matches!(reload, 0 | 1 | 2 | 100) {
-            for version in TLS {
-                let versions = &[version];
-                let known = ca.issue("client");
-                // Who is let in.
-                assert_eq!(ask(&config(&ca, Some(&known), versions, HTTP1), address).await.unwrap().1, 200);
-                assert!(ask(&config(&ca, None, versions, HTTP1), address).await.is_err());
-                let stranger = other.issue("client");
-                assert!(ask(&config(&ca, Some(&stranger), versions, HTTP1), address).await.is_err());
-                // What is spoken.
-                for alpn in [HTTP, HTTP1] {
-                    let config = config(&ca, Some(&known), versions, alpn);
-                    let stream = soon(dial(&config, address, "localhost")).await.unwrap();
-                    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(alpn[0].as_bytes()));
-                }
-                // Which certificate is shown, and who is let in there.
-                for (name, trust, identity, alpn) in
-                    [("b.test", &other, Some(&stranger), "h2"), ("x.c.test", &ca, None, "http/1.1")]
-                {
-                    let config = config(trust, identity, versions, HTTP);
-                    let stream = soon(dial(&config, address, name)).await.unwrap();
-                    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(alpn.as_bytes()), "{name}");
-                    if alpn == "http/1.1" {
-                        assert_eq!(soon(get_once(TokioIo::new(stream))).await.unwrap().0, 200);
-                    }
-                }
-            }
-        }
-        files.set(&[&ca], &ca.issue("localhost")).await;
-        second.set(&[&other], &other.issue("b.test")).await;
-        third.set(&[&ca], &ca.leaf("*.c.test").issue()).await;
-    }
-}
-
 /// A withdrawn CA: new handshakes, resumed ones, and connections that are open. The client that stays is not disturbed.
 #[tokio::test]
 async fn a_withdrawn_client_is_refused_everywhere() {
@@ -149,39 +98,6 @@ async fn a_withdrawn_client_is_refused_everywhere() {
 }
 
 use common::get as get_;
-
-#[tokio::test]
-async fn a_revoked_client_is_refused() {
-    let ca = Ca::new("CA");
-    let identity = ca.issue("localhost");
-    let dir = |crl: String| {
-        [
-            ("ca.crt", ca.certificate_pem()),
-            ("tls.crt", identity.chain_pem()),
-            ("tls.key", identity.key_pem()),
-            ("crl.pem", crl),
-        ]
-    };
-    let files = Followed::new(&[&ca], &identity);
-    files.dir.write(dir(ca.crl().pem())).unwrap();
-    let source = certsource_hyper::certsource_reload::certsource::Files::kubernetes(files.dir.path())
-        .with_crl(files.dir.join("crl.pem"));
-    let reloader = certsource_hyper::certsource_reload::Reloader::builder(source).start().unwrap();
-    let listener =
-        TlsListener::builder(&reloader).client_auth(ClientAuth::Required).bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, app()).into_future());
-    let (good, bad) = (ca.issue("good"), ca.issue("bad"));
-    let of = |identity| config(&ca, Some(identity), &TLS, HTTP1);
-    let mut idle = open(&of(&bad), address).await;
-    assert_eq!(soon(get_(&mut idle)).await.unwrap().0, 200);
-    ca.revoke(&bad);
-    files.dir.write(dir(ca.crl().pem())).unwrap();
-    soon(reloader.reload()).await.unwrap();
-    assert!(ask(&of(&bad), address).await.is_err());
-    assert!(!matches!(soon(get_(&mut idle)).await, Ok((200, _))));
-    assert_eq!(ask(&of(&good), address).await.unwrap().1, 200);
-}
 
 /// Holds what the server says until it is let through.
 async fn between(
@@ -240,6 +156,45 @@ async fn a_handshake_that_spans_a_swap_is_judged_again() {
     }
 }
 
+/// A handshake that is done waits until somebody asks for it; by then its client may be withdrawn.
+#[tokio::test]
+async fn a_connection_that_waited_to_be_accepted_is_judged_again() {
+    for version in TLS {
+        let (ca, gone) = (Ca::new("CA"), Ca::new("gone"));
+        let files = Followed::new(&[&ca, &gone], &ca.issue("localhost"));
+        let mut listener = builder(&files).bind("127.0.0.1:0").await.unwrap();
+        let server = listener.local_addr().unwrap();
+        for (identity, is_let_in) in [(ca.issue("client"), true), (gone.issue("client"), false)] {
+            files.set(&[&ca, &gone], &ca.issue("localhost")).await;
+            let (gate, closed) = tokio::sync::watch::channel(false);
+            let (address, spoke) = between(server, closed).await;
+            let client = config(&ca, Some(&identity), &[version], HTTP1);
+            let dialing = tokio::spawn(async move { dial(&client, address, "localhost").await });
+            // Until its handshake has begun; it can not end before the gate opens.
+            tokio::select! {
+                stream = listener.accept() => panic!("{stream:?} is not done"),
+                () = soon(spoke.notified()) => {}
+            }
+            gate.send_replace(true);
+            let mut stream = soon(dialing).await.unwrap().unwrap();
+            if version.version == ProtocolVersion::TLSv1_3 {
+                // The server's tickets: it has verified the client's certificate.
+                soon(stream.get_ref().0.peek(&mut [0])).await.unwrap();
+            }
+            files.set(&[&ca], &ca.issue("localhost")).await;
+            let mut byte = [0];
+            let end = tokio::select! {
+                accepted = listener.accept() => {
+                    assert_eq!(accepted.peer().standing(), Standing::Old, "{version:?}");
+                    None
+                }
+                end = soon(stream.read(&mut byte)) => Some(end.unwrap_or(0)),
+            };
+            assert_eq!(end, (!is_let_in).then_some(0), "{version:?}");
+        }
+    }
+}
+
 /// HTTP/2: a stream that is open finishes, and the connection takes no new one.
 #[tokio::test]
 async fn http2_is_told_to_go_elsewhere_and_what_has_begun_finishes() {
@@ -279,6 +234,94 @@ async fn http2_is_told_to_go_elsewhere_and_what_has_begun_finishes() {
     assert_eq!(soon(slow).await.unwrap().status(), 200);
     drop(sender);
     soon(connection).await.unwrap().unwrap();
+}
+
+/// One HTTP/2 connection, and what it is driven by.
+async fn open2(
+    config: &Arc<ClientConfig>,
+    address: SocketAddr,
+) -> (http2::SendRequest<Empty<Bytes>>, tokio::task::JoinHandle<Result<(), hyper::Error>>) {
+    let stream = soon(dial(config, address, "localhost")).await.unwrap();
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    (sender, tokio::spawn(connection))
+}
+
+fn request2(path: &str) -> hyper::Request<Empty<Bytes>> {
+    hyper::Request::get(format!("https://localhost{path}")).body(Empty::new()).unwrap()
+}
+
+/// `/slow` tells that it has begun, and waits.
+#[derive(Clone, Default)]
+struct Slow {
+    begun: Arc<tokio::sync::Notify>,
+    release: Arc<tokio::sync::Notify>,
+    quick: Arc<AtomicUsize>,
+}
+
+impl Slow {
+    fn app(&self) -> Router {
+        let (slow, quick) = (self.clone(), Arc::clone(&self.quick));
+        let quick = get(move || async move { quick.fetch_add(1, Ordering::SeqCst).to_string() });
+        Router::new().route("/", quick).route(
+            "/slow",
+            get(move || async move {
+                slow.begun.notify_one();
+                slow.release.notified().await;
+                "slow"
+            }),
+        )
+    }
+}
+
+#[tokio::test]
+async fn a_withdrawn_client_gets_nothing_more_on_an_open_http2_connection() {
+    for version in TLS {
+        let (ca, gone) = (Ca::new("CA"), Ca::new("gone"));
+        let files = Followed::new(&[&ca, &gone], &ca.issue("localhost"));
+        let slow = Slow::default();
+        let address = start(builder(&files), slow.app()).await;
+        let client = config(&ca, Some(&gone.issue("client")), &[version], &["h2"]);
+        let (mut sender, connection) = open2(&client, address).await;
+        assert_eq!(soon(sender.send_request(request2("/"))).await.unwrap().status(), 200);
+        let waits = tokio::spawn(sender.send_request(request2("/slow")));
+        soon(slow.begun.notified()).await;
+        files.set(&[&ca], &ca.issue("localhost")).await;
+        soon(async {
+            while let Ok(response) = sender.send_request(request2("/")).await {
+                assert_eq!(response.status(), 403, "{version:?}");
+            }
+        })
+        .await;
+        assert_eq!(slow.quick.load(Ordering::SeqCst), 1, "{version:?}: the application saw it");
+        // What has begun finishes, and with it the connection ends.
+        slow.release.notify_one();
+        assert_eq!(soon(waits).await.unwrap().unwrap().status(), 200, "{version:?}");
+        until("the connection is closed", || connection.is_finished()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_drain_deadline_cuts_http2_and_nothing_else_does() {
+    let ca = Ca::new("CA");
+    let files = Followed::new(&[&ca], &ca.issue("localhost"));
+    let (cut, patient) = (Slow::default(), Slow::default());
+    let drain = Duration::from_millis(400);
+    let cut_at = start(builder(&files).drain(drain), cut.app()).await;
+    let patient_at = start(builder(&files), patient.app()).await;
+    let client = config(&ca, Some(&ca.issue("client")), &TLS, &["h2"]);
+    let (mut short, _short) = open2(&client, cut_at).await;
+    let (mut long, _long) = open2(&client, patient_at).await;
+    let (short, long) = (
+        tokio::spawn(short.send_request(request2("/slow"))),
+        tokio::spawn(long.send_request(request2("/slow"))),
+    );
+    soon(async { tokio::join!(cut.begun.notified(), patient.begun.notified()) }).await;
+    let begun = Instant::now();
+    files.set(&[&ca], &ca.issue("localhost")).await;
+    let error = soon(short).await.unwrap().unwrap_err();
+    assert!(begun.elapsed() >= drain, "{error} after {:?}", begun.elapsed());
+    patient.release.notify_one();
+    assert_eq!(soon(long).await.unwrap().unwrap().status(), 200);
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use http::header::{CONNECTION, HeaderValue};
@@ -19,27 +21,69 @@ use super::peer::{Peer, Standing};
 ///
 /// [`serve`](super::serve) does this by itself. It is for `axum::serve`, with
 /// `app.layer(GuardLayer::new()).into_make_service_with_connect_info::<Peer>()`, and for tonic's server, with
-/// `Server::builder().layer(GuardLayer::new())`. A request without a [`Peer`] is served: it came by another listener.
+/// `Server::builder().layer(GuardLayer::new())`.
+///
+/// A request without a [`Peer`] is answered with `500 Internal Server Error`, and the first one of a layer is told of by
+/// `tracing`: where the connect info was forgotten, nobody could be refused. An application that another listener serves too
+/// says so by [`GuardLayer::let_others_pass`].
 #[derive(Clone, Debug)]
 pub struct Guard<S> {
     inner: S,
+    others: Others,
+}
+
+/// What becomes of requests that have no [`Peer`].
+#[derive(Clone, Debug)]
+enum Others {
+    /// They are refused. Set once that was told.
+    Refused(Arc<AtomicBool>),
+    Pass,
+}
+
+impl Default for Others {
+    fn default() -> Self {
+        Self::Refused(Arc::default())
+    }
+}
+
+impl Others {
+    fn are_refused(&self) -> bool {
+        let Self::Refused(is_told) = self else { return false };
+        if !is_told.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                "a request is refused, because nothing says who sent it: axum needs \
+                 `into_make_service_with_connect_info::<Peer>()`; see `GuardLayer::let_others_pass` for other listeners"
+            );
+        }
+        true
+    }
 }
 
 impl<S> Guard<S> {
     /// Around this application.
     pub fn new(inner: S) -> Self {
-        Self { inner }
+        Self { inner, others: Others::default() }
     }
 }
 
 /// Makes a [`Guard`].
-#[derive(Clone, Copy, Debug, Default)]
-pub struct GuardLayer;
+#[derive(Clone, Debug, Default)]
+pub struct GuardLayer {
+    others: Others,
+}
 
 impl GuardLayer {
     /// The layer.
     pub fn new() -> Self {
-        Self
+        Self::default()
+    }
+
+    /// Serves requests that have no [`Peer`]: for an application that another listener serves too. **Who forgets the connect
+    /// info then has no guard at all.**
+    #[must_use]
+    pub fn let_others_pass(mut self) -> Self {
+        self.others = Others::Pass;
+        self
     }
 }
 
@@ -47,7 +91,7 @@ impl<S> tower_layer::Layer<S> for GuardLayer {
     type Service = Guard<S>;
 
     fn layer(&self, inner: S) -> Guard<S> {
-        Guard::new(inner)
+        Guard { inner, others: self.others.clone() }
     }
 }
 
@@ -76,21 +120,34 @@ where
     fn call(&mut self, request: Request<A>) -> Self::Future {
         let peer = peer(&request);
         let is_http1 = request.version() < Version::HTTP_2;
-        if peer.as_ref().is_some_and(|peer| peer.standing() == Standing::Withdrawn) {
-            return Guarding { response: None, peer, is_http1 };
-        }
-        Guarding { response: Some(self.inner.call(request)), peer, is_http1 }
+        let refusal = match &peer {
+            Some(peer) if peer.standing() == Standing::Withdrawn => Some(StatusCode::FORBIDDEN),
+            None if self.others.are_refused() => Some(StatusCode::INTERNAL_SERVER_ERROR),
+            _ => None,
+        };
+        let answer = match refusal {
+            Some(status) => Answer::Refusal { status },
+            None => Answer::Served { response: self.inner.call(request) },
+        };
+        Guarding { answer, peer, is_http1 }
     }
 }
 
 pin_project! {
     /// The response of a [`Guard`].
     pub struct Guarding<F> {
-        // None: the client is not let in any more.
         #[pin]
-        response: Option<F>,
+        answer: Answer<F>,
         peer: Option<Peer>,
         is_http1: bool,
+    }
+}
+
+pin_project! {
+    #[project = AnswerProjection]
+    enum Answer<F> {
+        Served { #[pin] response: F },
+        Refusal { status: StatusCode },
     }
 }
 
@@ -103,13 +160,13 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let mut response = match this.response.as_pin_mut() {
-            None => {
+        let mut response = match this.answer.project() {
+            AnswerProjection::Refusal { status } => {
                 let mut response = Response::new(B::default());
-                *response.status_mut() = StatusCode::FORBIDDEN;
+                *response.status_mut() = *status;
                 response
             }
-            Some(response) => std::task::ready!(response.poll(context))?,
+            AnswerProjection::Served { response } => std::task::ready!(response.poll(context))?,
         };
         // Now, not when the request came: the generation may have been replaced meanwhile.
         let is_last =

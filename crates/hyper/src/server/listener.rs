@@ -31,8 +31,8 @@ const BREATH: Duration = Duration::from_millis(500);
 /// (feature `axum`), for tonic's server ([`TlsListener::incoming`], feature `tonic`).
 ///
 /// The generation of a handshake is chosen when the client's hello is there. Each has session storage and ticket keys of
-/// its own, so no session of an older one is resumed. If a newer one is published while the handshake goes on, the client's
-/// certificate is verified again by that one before the connection is handed out.
+/// its own, so no session of an older one is resumed. If a newer one is published before the connection is handed out,
+/// the client's certificate is verified again by that one.
 ///
 /// While nothing may be used ([`Closed`]), handshakes are refused: the connection is closed.
 ///
@@ -105,8 +105,11 @@ impl TlsListener {
     pub fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<TlsStream> {
         loop {
             while let Poll::Ready(Some(done)) = self.handshakes.poll_join_next(context) {
-                if let Ok(Some(stream)) = done {
-                    return Poll::Ready(stream);
+                let Ok(Some(stream)) = done else { continue };
+                // It may have waited here for long.
+                match refusal(stream.peer()) {
+                    None => return Poll::Ready(stream),
+                    Some(why) => self.refuse(stream, why),
                 }
             }
             if let Some(breath) = &mut self.breath {
@@ -127,6 +130,17 @@ impl TlsListener {
     /// The connections as a stream that never ends, for tonic's `serve_with_incoming`.
     pub fn incoming(self) -> Incoming {
         Incoming(self)
+    }
+
+    /// Closes a connection that is not handed out, beside the handshakes.
+    fn refuse(&mut self, mut stream: TlsStream, why: io::Error) {
+        tracing::debug!(address = %stream.peer().address(), "a connection is refused: {why}");
+        let timeout = self.limits.timeout;
+        let closing = self.handshakes.spawn(async move {
+            let _ = tokio::time::timeout(timeout, stream.shutdown()).await;
+            None
+        });
+        self.oldest.push_back(closing);
     }
 
     fn begin(&mut self, tcp: TcpStream, address: SocketAddr) {
@@ -164,26 +178,31 @@ async fn handshake(
 ) -> io::Result<TlsStream> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
     let site = Arc::clone(sites.choose(start.client_hello().server_name()));
-    let closed = |why: Closed| io::Error::new(io::ErrorKind::PermissionDenied, why);
     let (config, generation) = {
         let current = site.current.get().map_err(closed)?;
         (Arc::clone(&current.config), Arc::clone(current.generation()))
     };
     let mut io = start.into_stream(config).await?;
     let peer = Peer::new(address, io.get_ref().1, generation, site);
-    if peer.standing() == Standing::Withdrawn {
-        // Its certificate was verified by a generation that has been replaced meanwhile.
+    if let Some(why) = refusal(&peer) {
         let _ = io.shutdown().await;
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            "the client was withdrawn during the handshake",
-        ));
-    }
-    if let Err(why) = peer.site().current.get() {
-        let _ = io.shutdown().await;
-        return Err(closed(why));
+        return Err(why);
     }
     Ok(TlsStream::new(io, peer, drain))
+}
+
+/// Why a connection is not handed out: its client's certificate was verified by a generation that has been replaced
+/// meanwhile, or nothing is served any more.
+fn refusal(peer: &Peer) -> Option<io::Error> {
+    if peer.standing() == Standing::Withdrawn {
+        let why = "the client was withdrawn before the connection was used";
+        return Some(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    peer.site().current.get().err().map(closed)
+}
+
+fn closed(why: Closed) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, why)
 }
 
 /// Whether an error of `accept` is about that connection only.

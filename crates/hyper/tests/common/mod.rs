@@ -185,7 +185,8 @@ pub struct Bare {
 struct Shared {
     config: Mutex<Arc<ServerConfig>>,
     met: Mutex<Vec<Met>>,
-    hold: watch::Sender<bool>,
+    /// How many of those that are held may go on; `None`: nobody is held.
+    hold: watch::Sender<Option<usize>>,
     held: watch::Sender<usize>,
 }
 
@@ -220,7 +221,7 @@ impl Bare {
         let shared = Arc::new(Shared {
             config: Mutex::new(config),
             met: Mutex::default(),
-            hold: watch::Sender::new(false),
+            hold: watch::Sender::new(None),
             held: watch::Sender::new(0),
         });
         let (stop, stopped) = watch::channel(false);
@@ -260,15 +261,20 @@ impl Bare {
 
     /// Lets new connections wait before their handshake, until `release`.
     pub fn hold(&self) {
-        self.shared.hold.send_replace(true);
+        self.shared.hold.send_replace(Some(0));
     }
 
     pub async fn held(&self, count: usize) {
         soon(self.shared.held.subscribe().wait_for(|held| *held >= count)).await.expect("it lives");
     }
 
+    /// The first so many that were held go on.
+    pub fn release_first(&self, count: usize) {
+        self.shared.hold.send_replace(Some(count));
+    }
+
     pub fn release(&self) {
-        self.shared.hold.send_replace(false);
+        self.shared.hold.send_replace(None);
     }
 }
 
@@ -280,9 +286,10 @@ impl Drop for Bare {
 
 impl Shared {
     async fn serve(self: Arc<Self>, tcp: TcpStream) {
-        if *self.hold.borrow() {
-            self.held.send_modify(|held| *held += 1);
-            let _ = self.hold.subscribe().wait_for(|is_held| !is_held).await;
+        if self.hold.borrow().is_some() {
+            let mut index = 0;
+            self.held.send_modify(|held| index = std::mem::replace(held, *held + 1));
+            let _ = self.hold.subscribe().wait_for(|hold| hold.is_none_or(|count| index < count)).await;
         }
         let config = Arc::clone(&lock(&self.config));
         let Ok(io) = TlsAcceptor::from(config).accept(tcp).await else { return };

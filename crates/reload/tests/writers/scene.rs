@@ -350,7 +350,7 @@ fn perform(row: &Row, strategy: Strategy, hub: Hub, place: &Place) {
     }
     let events = told.events.lock().unwrap().clone();
     assert!(row.expected.is_met_by(&events), "served is {served}, told was {events:?}");
-    // Under `Notify` it were events that brought it, and no polling.
+    // Else `Notify` would have polled, and no event would have been needed.
     assert_eq!(reloader.status().watching, strategy.is_told_by_directories());
 }
 

@@ -144,7 +144,8 @@ impl Place {
 /// newer one is being published.
 ///
 /// A request that begins after [`Reloader::reload`](certsource_reload::Reloader::reload) has returned uses the new
-/// generation. What an old connection has taken finishes. An idle one stays open until the pool's idle timeout, unused; with
+/// generation. So does one that meets a connection that was pooled unused before; on HTTP/1 hyper-util sends it again by another,
+/// unless [`retry_canceled_requests`](hyper_util::client::legacy::Builder::retry_canceled_requests) is off. What an old connection has taken finishes. An idle one stays open until the pool's idle timeout, unused; with
 /// [`Follow`](crate::Follow) it closes at once.
 ///
 /// # Examples

@@ -54,15 +54,6 @@ impl Guarded {
         self.guard.id()
     }
 
-    /// Whether it has ended by itself.
-    pub fn has_ended(&mut self) -> bool {
-        // The guard stays until it is let go; its child is what counts.
-        let id = self.guard.id();
-        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
-        // `cat` is one of the two.
-        children.split_whitespace().count() < 2
-    }
-
     /// Ends it.
     ///
     /// # Errors

@@ -59,7 +59,7 @@ fn broken_files_close_it_by_time_alone_and_whole_ones_open_it_again() {
     let (begun, given_up) = (Instant::now(), first.retired().replaced());
     pusher.fail(gone());
     next(&events, "failed");
-    assert!(reloader.status().is_ready_at(SystemTime::now()), "for now it is served");
+    assert!(reloader.status().is_ready_at(SystemTime::now()), "it is still served");
     let EventKind::Stale(stale) = next(&events, "stale").kind else { unreachable!() };
     assert!(begun.elapsed() >= LIMIT / 2);
     assert_eq!((stale.generation, stale.error.as_ref().unwrap().reason()), (1, Reason::NotFound));

@@ -8,7 +8,6 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::mpsc;
 
 use certsource_client::reqwest::tls::Version as TlsVersion;
@@ -179,7 +178,10 @@ async fn extensions_of_a_request_are_dropped() {
 #[cfg(feature = "cookies")]
 #[tokio::test]
 async fn a_cookie_jar_is_lost_on_rebuild_unless_it_is_shared() {
+    use std::sync::Arc;
+
     use reqwest::cookie::Jar;
+
     let ca = Ca::new("ca");
     let leaf = ca.issue("localhost");
     let server = Server::with(Tls::of(&leaf), |_| async {

@@ -11,9 +11,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::surplus::Surplus;
 use self::times::Times;
 use crate::reloader::{Entry, Overdue};
 
+mod surplus;
 mod times;
 
 /// I/O threads at the most, without those that are slow.
@@ -195,6 +197,7 @@ struct State {
     threads: usize,
     /// Threads without work, the keeper of the time included.
     idle: usize,
+    surplus: Surplus,
     keeper: Option<Keeper>,
     last_id: u64,
     last_job: u64,
@@ -482,6 +485,11 @@ impl Shared {
     fn be_idle<'a>(&'a self, mut state: MutexGuard<'a, State>) -> (MutexGuard<'a, State>, bool) {
         state.idle += 1;
         let is_keeper = state.keeper.is_none();
+        let idle = state.idle;
+        if !is_keeper && state.surplus.is_too_many(Instant::now(), idle, KEEP_ALIVE) {
+            state.idle -= 1;
+            return (state, true);
+        }
         let (mut state, timed_out) = if is_keeper {
             let until = state.times.first();
             state.keeper = Some(Keeper { until });
@@ -490,6 +498,8 @@ impl Shared {
             wait(&self.work, state, Some(Instant::now() + KEEP_ALIVE))
         };
         state.idle -= 1;
+        let idle = state.idle;
+        state.surplus.woke(idle);
         if is_keeper {
             state.keeper = None;
         }

@@ -216,12 +216,12 @@ pub(crate) fn child(what: &str) -> u64 {
 pub(crate) fn idle() -> Vec<Row> {
     let base = TestDir::new().expect("a directory");
     let pem = Ca::new("ca").certificate_pem();
-    let reloaders: Vec<Reloader> = (0..1_000)
-        .map(|number| {
-            let path = base.write(format!("{number}.pem"), &pem).expect("a file");
-            Reloader::builder(Files::trust(path)).every(SECOND).start().expect("the file loads")
-        })
-        .collect();
+    let paths: Vec<PathBuf> =
+        (0..1_000).map(|number| base.write(format!("{number}.pem"), &pem).expect("a file")).collect();
+    // What was written just now may be written still: each start would wait for its file to settle.
+    sleep(QUIET);
+    let start = |path| Reloader::builder(Files::trust(path)).every(SECOND).start().expect("the file loads");
+    let reloaders: Vec<Reloader> = paths.into_iter().map(start).collect();
     sleep(QUIET);
     let before = cpu();
     sleep(Duration::from_secs(30));

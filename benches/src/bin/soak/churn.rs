@@ -1,7 +1,7 @@
 //! What comes and goes during a run: short-lived clients and sources, and an operating system that has no watch left.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use certsource_bench::server::{Http, Server, Sessions, config};
@@ -12,6 +12,7 @@ use certsource_testkit::{Ca, KubeletDir};
 use rustix::fs::inotify;
 
 use crate::record::Record;
+use crate::rest::Course;
 use crate::unit::with_detector;
 
 /// Sources and clients of one round.
@@ -19,13 +20,15 @@ const ROUND: usize = 10;
 const BETWEEN: Duration = Duration::from_secs(10);
 
 /// Rounds until the run is over.
-pub(crate) async fn run(record: Arc<Record>, over: Arc<AtomicBool>) {
+pub(crate) async fn run(record: Arc<Record>, course: Arc<Course>) {
     let ca = Ca::new("churn");
     let dir = KubeletDir::new(ca.issue("client")).expect("a directory");
     let server = Server::start(config(&ca.issue("localhost"), &[&ca], Http::Two, Sessions::Resumed));
     // Those of the units, which last as long as the run.
     let lasting = instances();
-    while !over.load(Ordering::Relaxed) {
+    course.join();
+    while !course.is_over() {
+        course.point().await;
         if let Err(error) = round(&record, &dir, &server).await {
             record.problem(format!("a short-lived client failed: {error}"));
         }
@@ -36,7 +39,7 @@ pub(crate) async fn run(record: Arc<Record>, over: Arc<AtomicBool>) {
             record.problem(format!("running without watches panicked: {error}"));
         }
         let end = Instant::now() + BETWEEN;
-        while Instant::now() < end && !over.load(Ordering::Relaxed) {
+        while Instant::now() < end && !course.is_over() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

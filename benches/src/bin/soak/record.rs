@@ -103,29 +103,39 @@ type Kind = (&'static str, fn(&Usage) -> usize);
 
 /// What the process held, as time went on.
 #[derive(Debug, Default)]
-pub(crate) struct Samples(Vec<(Duration, u64, Usage)>);
+pub(crate) struct Samples {
+    all: Vec<(Duration, u64, Usage)>,
+    /// While nothing ran.
+    rests: Vec<(Duration, Usage)>,
+}
 
 impl Samples {
     pub(crate) fn push(&mut self, at: Duration, requests: u64) {
-        self.0.push((at, requests, Usage::now()));
+        self.all.push((at, requests, Usage::now()));
     }
 
-    /// What grew between the second fifth of the run (the first warms up) and the last.
+    pub(crate) fn push_rest(&mut self, at: Duration, held: Usage) {
+        self.rests.push((at, held));
+    }
+
+    /// What grew.
     ///
-    /// Memory is compared by its median. Of descriptors, threads and watches the smallest counts: what is in use for a
-    /// moment is no leak.
+    /// Of memory the median of the second fifth of the run (the first warms up) is compared with that of the last. Of
+    /// descriptors, threads and watches the most of the first third of the rests with the most of the last third: while
+    /// requests run they follow the load.
     pub(crate) fn growth(&self) -> Vec<String> {
-        let fifth = self.0.len() / 5;
-        if fifth < 3 {
+        let (fifth, third) = (self.all.len() / 5, self.rests.len() / 3);
+        if fifth < 3 || third < 1 {
             return vec!["too short to tell what grows".to_owned()];
         }
-        let (early, late) = (&self.0[fifth..2 * fifth], &self.0[4 * fifth..]);
+        let (early, late) = (&self.all[fifth..2 * fifth], &self.all[4 * fifth..]);
         let memory = |part: &[(Duration, u64, Usage)]| {
             Sample::new(part.iter().map(|(_, _, usage)| usage.memory as f64).collect()).median()
         };
-        let least = |part: &[(Duration, u64, Usage)], of: fn(&Usage) -> usize| {
-            part.iter().map(|(_, _, usage)| of(usage)).min().unwrap_or(0)
+        let most = |part: &[(Duration, Usage)], of: fn(&Usage) -> usize| {
+            part.iter().map(|(_, usage)| of(usage)).max().unwrap_or(0)
         };
+        let (first, last) = (&self.rests[..third], &self.rests[self.rests.len() - third..]);
         let mut grown = Vec::new();
         let (before, after) = (memory(early), memory(late));
         if after > before * 1.05 + 1024.0 {
@@ -137,22 +147,30 @@ impl Samples {
             ("watches", |usage| usage.watches),
         ];
         for (name, of) in kinds {
-            let (before, after) = (least(early, of), least(late, of));
+            let (before, after) = (most(first, of), most(last, of));
             if after > before {
-                grown.push(format!("{name} from {before} to {after}"));
+                grown.push(format!("{name} at rest from {before} to {after}"));
             }
         }
         grown
     }
 
-    /// About twenty of them as Markdown.
+    /// The rests, and about twenty moments of the run, as Markdown.
     pub(crate) fn to_markdown(&self) -> String {
         let mut text = String::from(
-            "| minute | requests | memory, KiB | descriptors | threads | watches |\n| ---: | ---: | ---: | ---: | ---: | ---: |\n",
+            "At rest, with no request and no writer at work:\n\n| minute | memory, KiB | descriptors | threads | watches |\n| ---: | ---: | ---: | ---: | ---: |\n",
         );
-        let step = self.0.len().div_ceil(20).max(1);
-        let last = self.0.len().saturating_sub(1);
-        for (index, (at, requests, usage)) in self.0.iter().enumerate() {
+        for (at, usage) in &self.rests {
+            let minute = at.as_secs_f64() / 60.0;
+            let Usage { memory, descriptors, threads, watches } = usage;
+            let _ = writeln!(text, "| {minute:.1} | {memory} | {descriptors} | {threads} | {watches} |");
+        }
+        text.push_str(
+            "\nWhile everything ran:\n\n| minute | requests | memory, KiB | descriptors | threads | watches |\n| ---: | ---: | ---: | ---: | ---: | ---: |\n",
+        );
+        let step = self.all.len().div_ceil(20).max(1);
+        let last = self.all.len().saturating_sub(1);
+        for (index, (at, requests, usage)) in self.all.iter().enumerate() {
             if index % step == 0 || index == last {
                 let minute = at.as_secs_f64() / 60.0;
                 let Usage { memory, descriptors, threads, watches } = usage;
@@ -171,7 +189,9 @@ mod tests {
     use super::*;
 
     fn samples(usage: impl Fn(u64) -> Usage) -> Samples {
-        Samples((0..50).map(|at| (Duration::from_secs(at), at, usage(at))).collect())
+        let all = (0..50).map(|at| (Duration::from_secs(at), at, usage(at))).collect();
+        let rests = (1..10).map(|at| (Duration::from_secs(at * 5), usage(at * 5))).collect();
+        Samples { all, rests }
     }
 
     #[test]

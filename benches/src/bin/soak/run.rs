@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use certsource_bench::server::Http;
@@ -15,6 +15,7 @@ use crate::churn;
 use crate::dice::Dice;
 use crate::place::Place;
 use crate::record::{Record, Samples};
+use crate::rest::Course;
 use crate::unit::{Style, Unit};
 
 /// Runs clients, writers and faults for a while and tells what grew.
@@ -38,6 +39,9 @@ struct Arguments {
     seed: Option<u64>,
 }
 
+/// So many times everything stops, to see what is held.
+const RESTS: u32 = 10;
+
 pub(crate) fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -55,7 +59,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 async fn soak(arguments: &Arguments) -> Result<bool, Failure> {
     let seed = arguments.seed.unwrap_or_else(|| u64::from(std::process::id()));
-    let (record, over) = (Arc::new(Record::default()), Arc::new(AtomicBool::new(false)));
+    let (record, course) = (Arc::new(Record::default()), Arc::new(Course::default()));
     let mut dice = Dice::new(seed);
     let mut writers = Vec::new();
     let mut loads = Vec::new();
@@ -64,29 +68,37 @@ async fn soak(arguments: &Arguments) -> Result<bool, Failure> {
         let identity = ca.issue("client");
         let place = make(&identity)?;
         let dice = Dice::new(dice.below(u64::MAX));
-        let unit = Unit::new(name, place, (ca, identity), style, &record, &over, dice).await?;
+        let unit = Unit::new(name, place, (ca, identity), style, &record, &course, dice).await?;
         loads.extend(unit.load(arguments.loops, Duration::from_millis(arguments.pause)));
         writers.push(std::thread::Builder::new().name(name.to_owned()).spawn(move || unit.run())?);
     }
     if arguments.small_disk.is_none() {
         record.skip(crate::place::Fault::DiskFull.name(), &"no small disk was given");
     }
-    let churn = tokio::spawn(churn::run(Arc::clone(&record), Arc::clone(&over)));
+    let churn = tokio::spawn(churn::run(Arc::clone(&record), Arc::clone(&course)));
     let (start, time) = (Instant::now(), Duration::from_secs_f64(arguments.minutes * 60.0));
     let mut samples = Samples::default();
     let every = (time / 400).clamp(Duration::from_millis(200), Duration::from_secs(10));
-    let mut told = 0;
+    let (mut told, mut rests) = (0, 1);
     while start.elapsed() < time {
         tokio::time::sleep(every).await;
         let requests = record.requests.load(Ordering::Relaxed);
         samples.push(start.elapsed(), requests);
+        // The first after a while, the last near the end.
+        if start.elapsed() >= time.mul_f64(f64::from(rests) / f64::from(RESTS) - 0.02) {
+            rests += 1;
+            match course.rest().await {
+                Ok(held) => samples.push_rest(start.elapsed(), held),
+                Err(problem) => record.problem(problem),
+            }
+        }
         let minute = start.elapsed().as_secs() / 60;
         if minute > told {
             told = minute;
             eprintln!("minute {minute}: {requests} requests, {} problems", record.problems().len());
         }
     }
-    over.store(true, Ordering::Relaxed);
+    course.end();
     for load in loads {
         load.await?;
     }

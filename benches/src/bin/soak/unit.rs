@@ -1,7 +1,7 @@
 //! One place, the server that its client talks to, the load, and what the writer does all the time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use certsource_bench::server::{Http, Server, Sessions, config};
@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use crate::dice::Dice;
 use crate::place::{Fault, Place};
 use crate::record::Record;
+use crate::rest::Course;
 
 /// A change is adopted within the safety poll of a watched source, and some.
 const ADOPTED_WITHIN: Duration = Duration::from_secs(90);
@@ -35,7 +36,7 @@ pub(crate) struct Unit {
     ca: Ca,
     identity: Issued,
     record: Arc<Record>,
-    over: Arc<AtomicBool>,
+    course: Arc<Course>,
     runtime: Handle,
     dice: Dice,
 }
@@ -47,7 +48,7 @@ impl Unit {
         (ca, identity): (Ca, Issued),
         style: Style,
         record: &Arc<Record>,
-        over: &Arc<AtomicBool>,
+        course: &Arc<Course>,
         dice: Dice,
     ) -> Result<Self, certsource_client::Error> {
         let tls = config(&ca.issue("localhost"), &[&ca], style.http, Sessions::Resumed);
@@ -59,6 +60,8 @@ impl Unit {
             .retire(style.retire)
             .no_proxy()
             .timeout(Duration::from_secs(20))
+            // Short, so that a rest finds none open.
+            .reqwest(|builder| builder.pool_idle_timeout(Duration::from_secs(3)))
             .on_event(move |event| events.event(event.kind.as_str()));
         let client = builder.build().await?;
         Ok(Self {
@@ -71,7 +74,7 @@ impl Unit {
             ca,
             identity,
             record: Arc::clone(record),
-            over: Arc::clone(over),
+            course: Arc::clone(course),
             runtime: Handle::current(),
             dice,
         })
@@ -82,9 +85,11 @@ impl Unit {
         (0..loops)
             .map(|_| {
                 let (client, server) = (self.client.clone(), Arc::clone(&self.server));
-                let (record, over, name) = (Arc::clone(&self.record), Arc::clone(&self.over), self.name);
+                let (record, course, name) = (Arc::clone(&self.record), Arc::clone(&self.course), self.name);
+                course.join();
                 tokio::spawn(async move {
-                    while !over.load(Ordering::Relaxed) {
+                    while !course.is_over() {
+                        course.point().await;
                         let response = client.get(server.url()).send().await;
                         let body = match response {
                             Ok(response) => response.text().await,
@@ -105,20 +110,24 @@ impl Unit {
 
     /// The writer's life, on a thread of its own: a rotation, a pause, a fault, a pause.
     pub(crate) fn run(mut self) {
+        self.course.join();
+        if let Err(problem) = self.live() {
+            self.record.problem(format!("{}: {problem}", self.name));
+        }
+        self.course.leave();
+    }
+
+    fn live(&mut self) -> Result<(), String> {
         let mut number = 0_u64;
-        while !self.over.load(Ordering::Relaxed) {
+        while !self.course.is_over() {
+            self.course.blocking_point();
             number += 1;
-            if let Err(error) = self.rotate(number) {
-                self.record.problem(format!("{}: the writer failed: {error}", self.name));
-                return;
-            }
+            self.rotate(number).map_err(|error| format!("the writer failed: {error}"))?;
             self.rest();
-            if let Err(error) = self.break_and_mend() {
-                self.record.problem(format!("{}: mending failed: {error}", self.name));
-                return;
-            }
+            self.break_and_mend().map_err(|error| format!("mending failed: {error}"))?;
             self.rest();
         }
+        Ok(())
     }
 
     /// Hands over from one authority to the next, as operators do: both, then the server, then the new one alone.
@@ -201,7 +210,7 @@ impl Unit {
 
     fn pause(&self, time: Duration) {
         let end = Instant::now() + time;
-        while Instant::now() < end && !self.over.load(Ordering::Relaxed) {
+        while Instant::now() < end && !self.course.is_over() {
             std::thread::sleep(Duration::from_millis(50));
         }
     }

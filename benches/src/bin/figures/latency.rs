@@ -42,7 +42,8 @@ fn one_file(rotations: usize) -> Row {
 fn pair(ca: &Ca, rotations: usize) -> Row {
     let dir = TestDir::new().expect("a directory");
     dir.write_issued(ca.issue("client")).expect("three files");
-    let mut watched = Watched::start(Files::kubernetes(dir.path()));
+    // Alone: beside trust, a pair waits a second for a bundle that may belong to it.
+    let mut watched = Watched::start(Files::identity(dir.join("tls.crt"), dir.join("tls.key")));
     let row = watched.measure(rotations, || {
         let issued: Issued = ca.issue("client");
         let certificate = rename_over(dir.join("tls.crt"), issued.chain_pem());
@@ -122,8 +123,8 @@ impl Watched {
                 Err(RecvTimeoutError::Disconnected) => unreachable!("the reloader is held"),
             };
             latencies.push(told.saturating_duration_since(start).as_nanos() as f64);
-            // Not in step with anything.
-            sleep(Duration::from_micros(1_000 + (number as u64 * 977) % 4_000));
+            // Not in step with anything, and not so fast that wake-ups are slowed down on purpose.
+            sleep(Duration::from_micros(30_000 + (number as u64 * 977) % 40_000));
         }
         Measured { latencies, lost }
     }

@@ -6,12 +6,14 @@ mod common;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::get;
-use certsource_hyper::certsource_rustls::ClientAuth;
+use certsource_hyper::certsource_rustls::{ClientAuth, ServerTls};
+use certsource_hyper::rustls::pki_types::UnixTime;
+use certsource_hyper::rustls::time_provider::TimeProvider;
 use certsource_hyper::rustls::{ClientConfig, HandshakeKind, ProtocolVersion, SupportedProtocolVersion};
 use certsource_hyper::{ListenerBuilder, Peer, Standing, TlsListener, serve};
 use certsource_testkit::{Ca, Issued};
@@ -95,6 +97,41 @@ async fn a_withdrawn_client_is_refused_everywhere() {
         until("it was its last", || stays.is_closed()).await;
         assert_eq!(ask(&kept, address).await.unwrap(), (HandshakeKind::Full, 200), "{version:?}");
     }
+}
+
+/// A clock that a test sets, in seconds.
+#[derive(Debug)]
+struct Clock(AtomicU64);
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0.load(Ordering::SeqCst))))
+    }
+}
+
+/// By it who comes is judged, and who is there when the generation changes.
+#[tokio::test]
+async fn a_clock_of_ones_own_judges_clients() {
+    let ca = Ca::new("CA");
+    let files = Followed::new(&[&ca], &ca.issue("localhost"));
+    let clock = Arc::new(Clock(AtomicU64::new(UnixTime::now().as_secs())));
+    let tls = ServerTls::with_provider(provider()).alpn(["http/1.1"]).time_provider(clock.clone());
+    let address = start(builder(&files).tls(tls), app()).await;
+    let client = |hours: u64| ca.leaf("client").valid_for(Duration::from_secs(hours * 3600)).issue();
+    let (short, long) = (client(1), client(24));
+    // Each without a session.
+    let caller = |identity: &Issued| config(&ca, Some(identity), &TLS, HTTP1);
+    let mut ends = open(&caller(&short), address).await;
+    let mut stays = open(&caller(&long), address).await;
+    for sender in [&mut ends, &mut stays] {
+        assert_eq!(soon(get_(sender)).await.unwrap().0, 200);
+    }
+    clock.0.fetch_add(2 * 3600, Ordering::SeqCst);
+    assert!(ask(&caller(&short), address).await.is_err());
+    assert_eq!(ask(&caller(&long), address).await.unwrap().1, 200);
+    files.set(&[&ca], &ca.issue("localhost")).await;
+    assert!(!matches!(soon(get_(&mut ends)).await, Ok((200, _))));
+    assert_eq!(soon(get_(&mut stays)).await.unwrap().0, 200);
 }
 
 use common::get as get_;

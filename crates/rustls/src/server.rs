@@ -9,6 +9,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerSessionMemoryCache};
 use rustls::sign::SingleCertAndKey;
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
 use crate::crypto::{default_provider, fresh_ticketer, refused};
@@ -37,6 +38,7 @@ pub enum ClientAuth {
 /// a session store and ticket keys of its own.
 ///
 /// # Defaults
+/// * time: the system's clock
 /// * protocol versions: TLS 1.3 and 1.2
 /// * ALPN: none
 /// * client authentication: none
@@ -49,6 +51,7 @@ pub enum ClientAuth {
 #[must_use]
 pub struct ServerTls {
     provider: Arc<CryptoProvider>,
+    time: Arc<dyn TimeProvider>,
     versions: Vec<&'static SupportedProtocolVersion>,
     alpn: Vec<Vec<u8>>,
     client_auth: ClientAuth,
@@ -74,6 +77,7 @@ impl ServerTls {
     pub fn with_provider(provider: Arc<CryptoProvider>) -> Self {
         Self {
             provider,
+            time: Arc::new(DefaultTimeProvider),
             versions: rustls::ALL_VERSIONS.to_vec(),
             alpn: Vec::new(),
             client_auth: ClientAuth::None,
@@ -81,6 +85,14 @@ impl ServerTls {
             revocation: Revocation::default(),
             ticketer: Arc::new(|| None),
         }
+    }
+
+    /// Asks this for the time at each handshake, by which certificates and revocation lists of clients are judged, and the
+    /// age of sessions: for devices whose clock is not the system's, and for tests. One that cannot tell the time makes
+    /// handshakes fail.
+    pub fn time_provider(mut self, time: Arc<dyn TimeProvider>) -> Self {
+        self.time = time;
+        self
     }
 
     /// Accepts these protocols by ALPN (RFC 7301), the preferred one first.
@@ -152,7 +164,7 @@ impl ServerTls {
         let Some(identity) = material.identity() else {
             return Err(Error::new(Reason::Empty, "no identity: a server needs a certificate and its key"));
         };
-        let builder = ServerConfig::builder_with_provider(self.provider.clone())
+        let builder = ServerConfig::builder_with_details(self.provider.clone(), Arc::clone(&self.time))
             .with_protocol_versions(&self.versions)
             .map_err(|error| refused("the crypto provider does not have these versions of TLS", error))?;
         let builder = match self.client_verifier(material)? {

@@ -209,6 +209,29 @@ fn a_time_provider_says_what_has_expired() {
     assert_eq!(connect_at(None).unwrap_err(), rustls::Error::FailedToGetCurrentTime);
 }
 
+/// Clients are judged by the server's clock.
+#[test]
+fn a_time_provider_says_which_clients_have_expired() {
+    let ca = Ca::new("ca");
+    let id = ca.issue("localhost");
+    let client = ca.leaf("client").valid_for(Duration::from_secs(3600)).issue();
+    let connect_at = |time: Option<UnixTime>| {
+        let server =
+            ServerTls::new().unwrap().client_auth(ClientAuth::Required).time_provider(Arc::new(At(time)));
+        let client = ClientTls::new().unwrap().config(&material(&[&ca], Some(&client))).unwrap();
+        connect(&Arc::new(client), &Arc::new(server.config(&material(&[&ca], Some(&id))).unwrap()))
+    };
+    let now = UnixTime::now().as_secs();
+    let at = |seconds| Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
+    connect_at(at(now)).unwrap();
+    let late = connect_at(at(now + 7200)).unwrap_err();
+    assert!(
+        matches!(late, rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { .. })),
+        "{late}"
+    );
+    assert_eq!(connect_at(None).unwrap_err(), rustls::Error::FailedToGetCurrentTime);
+}
+
 #[test]
 fn the_gate_tells_what_rustls_would_not_accept() {
     let gate = TlsGate::new().unwrap();

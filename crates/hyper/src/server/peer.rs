@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use certsource_reload::{Closed, Generation};
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::CertificateDer;
 use rustls::{HandshakeKind, ServerConnection};
 
 use super::site::{Site, SiteTls};
@@ -127,7 +127,9 @@ impl Peer {
         let Some(verifier) = &tls.verifier else { return true };
         match self.0.certificates.as_deref() {
             Some([leaf, intermediates @ ..]) => {
-                verifier.verify_client_cert(leaf, intermediates, UnixTime::now()).is_ok()
+                // By the clock of the handshakes. One that knows no time lets nobody in.
+                let now = tls.config.time_provider.current_time();
+                now.is_some_and(|now| verifier.verify_client_cert(leaf, intermediates, now).is_ok())
             }
             _ => !verifier.client_auth_mandatory(),
         }

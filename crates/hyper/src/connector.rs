@@ -19,6 +19,7 @@ use rustls::pki_types::ServerName;
 use tokio::runtime::Handle;
 use tower_service::Service;
 
+use crate::confirm::{self, Silent};
 use crate::error::ConnectError;
 #[cfg(doc)]
 use crate::error::ConnectErrorKind;
@@ -63,12 +64,14 @@ struct Shared {
 struct Tls {
     config: Arc<ClientConfig>,
     pool: Arc<Pool>,
+    silent: Arc<Silent>,
 }
 
 impl Tls {
     fn new(tls: &ClientTls, generation: &Arc<Generation>) -> Result<Self, Error> {
-        let config = Arc::new(tls.config(generation.material())?);
-        Ok(Self { config, pool: Pool::new(generation) })
+        let mut config = tls.config(generation.material())?;
+        confirm::observe(&mut config);
+        Ok(Self { config: Arc::new(config), pool: Pool::new(generation), silent: Arc::default() })
     }
 }
 
@@ -78,6 +81,7 @@ struct Options {
     server_name: Option<ServerName<'static>>,
     http_uris: HttpUris,
     http2_only: bool,
+    confirm_identity: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +115,7 @@ impl Connector {
                 server_name: None,
                 http_uris: HttpUris::Refused,
                 http2_only: false,
+                confirm_identity: None,
             },
             reactive: Some(Duration::from_secs(3)),
             inner: tcp,
@@ -158,14 +163,15 @@ impl<C> Connector<C> {
         // own config could not be.
         let least = self.least.as_ref().filter(|least| least.number() > current.generation().number());
         if let Some(least) = least.filter(|least| !least.retired().is_retired()) {
-            let Tls { config, pool } = Tls::new(&self.shared.tls, least).map_err(NoConfig::Failed)?;
-            return Ok(Current { generation: Arc::clone(least), config, pool });
+            let Tls { config, pool, silent } = Tls::new(&self.shared.tls, least).map_err(NoConfig::Failed)?;
+            return Ok(Current { generation: Arc::clone(least), config, pool, silent });
         }
         let current = self.shared.current.get().map_err(NoConfig::Closed)?;
         Ok(Current {
             generation: Arc::clone(current.generation()),
             config: Arc::clone(&current.config),
             pool: Arc::clone(&current.pool),
+            silent: Arc::clone(&current.silent),
         })
     }
 
@@ -187,6 +193,7 @@ struct Current {
     generation: Arc<Generation>,
     config: Arc<ClientConfig>,
     pool: Arc<Pool>,
+    silent: Arc<Silent>,
 }
 
 impl<C: Clone> Clone for Connector<C> {
@@ -237,6 +244,7 @@ where
 /// * name that the server must prove: the host of the URI
 /// * `http://` URIs: refused
 /// * reactive reload: on, waits 3 s
+/// * confirmation of our certificate: off
 #[must_use]
 pub struct Builder<C = HttpConnector> {
     reloader: Reloader,
@@ -315,9 +323,26 @@ impl<C> Builder<C> {
     /// again after a second, which doubles up to a minute) and over all hosts (about one a second).
     ///
     /// On TLS 1.3 the server refuses our certificate after the handshake. Then the source is looked at too, but nothing is
-    /// made again: the protocol above sees the error, and its next connection uses what came of the look.
+    /// made again: the protocol above sees the error, and its next connection uses what came of the look. With
+    /// [`Builder::confirm_identity`] such a refusal is one of the handshake's, too.
     pub fn reactive(mut self, wait: Option<Duration>) -> Self {
         self.reactive = wait;
+        self
+    }
+
+    /// Waits so long for a server's first message after it was shown our certificate in a handshake. Off by default.
+    ///
+    /// On TLS 1.3 a server judges our certificate after the handshake. Without this, a refusal meets what the protocol above
+    /// sends first, which is lost if it may not be repeated. With this, a refusal is a failed connect
+    /// ([`ConnectErrorKind::ClientCertificate`]), before anything was given to the connection; and the connect is made
+    /// again when newer certificates come of the look that follows.
+    ///
+    /// It costs half a round trip on those connections. A server that sends nothing (no session ticket, and a protocol in
+    /// which the client speaks first, as in HTTP/1.1) costs the whole `timeout`, once in each generation, and is not waited
+    /// for after that. Nothing is waited for on TLS 1.2, nor where the server did not ask for a certificate, nor when a
+    /// session is resumed. What the server says first stays for the protocol above.
+    pub fn confirm_identity(mut self, timeout: Duration) -> Self {
+        self.options.confirm_identity = Some(timeout);
         self
     }
 

@@ -29,7 +29,8 @@ pub enum ConnectErrorKind {
     TimedOut,
     /// We refuse the server's certificate, also with the newest trust that there is.
     ServerCertificate,
-    /// The server refuses our certificate, or misses one, also the newest that there is.
+    /// The server refuses our certificate, or misses one, also the newest that there is. Or it ended the connection right
+    /// after it was shown it: see [`confirm_identity`](crate::Builder::confirm_identity).
     ClientCertificate,
     /// Another failure of TLS.
     Tls,

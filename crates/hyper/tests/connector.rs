@@ -57,6 +57,81 @@ async fn what_was_withdrawn_is_refused_and_not_resumed() {
     }
 }
 
+/// FACTS: an old connection reads its ticket after the swap, and by hand the next connect resumes with it. It goes to the
+/// store of its own generation, so nobody resumes it: also not where nothing was withdrawn.
+#[tokio::test]
+async fn a_late_ticket_is_not_used() {
+    for withdraws in [true, false] {
+        for pooled in [false, true] {
+            let (old, new) = (Ca::new("old"), Ca::new("new"));
+            let config = server_config(&old.issue("localhost"), &[&old, &new], &TLS[1..], HTTP1);
+            let server = Bare::start(config).await;
+            let files = Followed::new(&[&old], &old.issue("client"));
+            let connector = Connector::builder(&files.reloader).http1_only().build().unwrap();
+            let kept = Arc::new(client_config(&[&old], Some(&old.issue("kept")), &TLS[1..], HTTP1));
+            if pooled {
+                // The generation has sessions already.
+                get_by(&connector, &server.uri()).await.unwrap();
+            }
+            // Nobody reads of these yet: the tickets wait in the socket.
+            let late = soon(connect(&connector, &server.uri())).await.unwrap();
+            let control = dial(&kept, server.address, "localhost").await.unwrap();
+
+            let ca = if withdraws { &new } else { &old };
+            let identity = ca.issue("client");
+            files.set(&[ca], &identity).await;
+            assert_eq!(soon(get_once(late)).await.unwrap().0, 200, "what was connected goes on");
+            soon(get_once(TokioIo::new(control))).await.unwrap();
+
+            let met = server.met().len();
+            for _ in 0..5 {
+                let connected = get_by(&connector, &server.uri()).await;
+                if withdraws {
+                    let issuer = TlsError::InvalidCertificate(CertificateError::UnknownIssuer);
+                    assert_eq!(connected.unwrap_err().tls(), Some(&issuer));
+                    assert_eq!(server.met().len(), met, "a connection was made");
+                } else {
+                    connected.unwrap();
+                    let last = server.met().pop().unwrap();
+                    assert_eq!((last.client, last.is_resumed), (Some(identity.leaf_der()), false));
+                    break;
+                }
+            }
+            // It came, and it was one to resume by.
+            let stream = dial(&kept, server.address, "localhost").await.unwrap();
+            get_once(TokioIo::new(stream)).await.unwrap();
+            assert!(server.met().last().unwrap().is_resumed, "the control");
+        }
+    }
+}
+
+/// Many connects to a host that is simply bad cost few looks, and none that a good host needs.
+#[tokio::test]
+async fn a_bad_host_spends_no_look_that_a_good_one_needs() {
+    let (ca, stranger, next) = (Ca::new("CA"), Ca::new("stranger"), Ca::new("next"));
+    let bad = Bare::start(server_config(&stranger.issue("localhost"), &[], &TLS, HTTP1)).await;
+    let good = Bare::start(server_config(&next.issue("localhost"), &[], &TLS, HTTP1)).await;
+    let files = Followed::new(&[&ca], &ca.issue("client"));
+    let connector = Connector::builder(&files.reloader).http1_only().build().unwrap();
+    let begun = tokio::time::Instant::now();
+    let mut refused = 0;
+    while begun.elapsed() < Duration::from_secs(2) {
+        let error = soon(connect(&connector, &bad.uri())).await.unwrap_err();
+        assert_eq!(error.kind(), ConnectErrorKind::ServerCertificate);
+        refused += 1;
+    }
+    // It may ask again after one second, two, four: most of them were not held up by a look.
+    assert!(refused > 3, "{refused}");
+    files.write(&[&ca, &next], &ca.issue("client"));
+    assert_eq!(
+        soon(connect(&connector, &bad.uri())).await.unwrap_err().kind(),
+        ConnectErrorKind::ServerCertificate
+    );
+    assert_eq!(files.reloader.current().number(), 1, "it asks for nothing while it pauses");
+    soon(connect(&connector, &good.uri())).await.unwrap();
+    assert_eq!(files.reloader.current().number(), 2);
+}
+
 #[tokio::test]
 async fn a_failed_handshake_asks_for_a_look_that_all_who_wait_share() {
     for version in TLS {

@@ -95,6 +95,25 @@ async fn axum_with_a_deadline_cuts_idle_connections() {
     until("it is cut", || idle.is_closed()).await;
 }
 
+/// The listener makes its handshakes beside each other, whoever owns the connections.
+#[tokio::test]
+async fn below_axum_slow_peers_stall_nobody() {
+    let ca = Ca::new("CA");
+    let files = Followed::new(&[&ca], &ca.issue("localhost"));
+    let listener = listener(&files, |builder| builder).await;
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(axum::serve(listener, Router::new().route("/", get(|| async { "ok" }))).into_future());
+    let mut slow = Vec::new();
+    for _ in 0..50 {
+        slow.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    for _ in 0..5 {
+        // Less than the ten seconds after which the slow ones are given up.
+        let asked = async { get_(&mut open(&ca, &ca.issue("client"), address).await).await.unwrap().0 };
+        assert_eq!(tokio::time::timeout(Duration::from_secs(8), asked).await, Ok(200));
+    }
+}
+
 #[tokio::test]
 async fn tonics_own_server_with_the_guard_and_a_deadline() {
     let (ca, gone) = (Ca::new("CA"), Ca::new("gone"));

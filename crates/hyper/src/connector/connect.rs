@@ -12,9 +12,11 @@ use hyper_util::client::legacy::connect::Connection;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
 use super::{BoxError, Connector, Current, HttpUris, NoConfig, Options};
+use crate::confirm;
 use crate::error::{ConnectError, ConnectErrorKind};
 use crate::reactive::Host;
 use crate::refusal;
@@ -67,6 +69,14 @@ enum Attempt<T> {
     Failed(Arc<Generation>, ConnectError),
 }
 
+/// Why no TLS came of a connection.
+enum Failure {
+    /// No generation would help.
+    Final(ConnectError),
+    /// Another one may.
+    OfGeneration(ConnectError),
+}
+
 impl<C> Connector<C>
 where
     C: Service<Uri> + Clone + Send + Sync + 'static,
@@ -109,28 +119,18 @@ where
         host: &Host,
         name: ServerName<'static>,
     ) -> Result<Attempt<C::Response>, ConnectError> {
-        let options = &self.shared.options;
-        let Current { generation, config, pool } = self.current().map_err(|why| match why {
+        let current = self.current().map_err(|why| match why {
             NoConfig::Closed(closed) => ConnectError::new(ConnectErrorKind::Closed, host).caused_by(closed),
             NoConfig::Failed(error) => ConnectError::new(ConnectErrorKind::Config, host).caused_by(error),
         })?;
-        let handshake = TlsConnector::from(config).connect(name, TokioIo::new(tcp));
-        let handshake = tokio::time::timeout(options.handshake_timeout, handshake);
-        let Some(done) = until_retired(handshake, &generation).await else {
-            return Ok(Attempt::Superseded);
+        let made = until_retired(self.secure(tcp, host, name, &current), &current.generation).await;
+        let Current { generation, pool, .. } = current;
+        let (tls, is_http2) = match made {
+            None => return Ok(Attempt::Superseded),
+            Some(Err(Failure::Final(error))) => return Err(error),
+            Some(Err(Failure::OfGeneration(error))) => return Ok(Attempt::Failed(generation, error)),
+            Some(Ok(made)) => made,
         };
-        let tls = match done {
-            Err(_) => return Err(ConnectError::new(ConnectErrorKind::TimedOut, host)),
-            Ok(Err(error)) => {
-                return Ok(Attempt::Failed(generation, ConnectError::of_handshake(host, error)));
-            }
-            Ok(Ok(tls)) => tls,
-        };
-        let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-        if options.http2_only && !is_http2 {
-            let why = "HTTP/2 is needed, and the server did not choose it by ALPN";
-            return Err(ConnectError::new(ConnectErrorKind::Protocol, host).caused_by(why));
-        }
         // The derived config is replaced before the signal comes.
         if self.is_over(&generation) {
             return Ok(Attempt::Superseded);
@@ -141,10 +141,43 @@ where
         Ok(Attempt::Made(Stream::tls(tls, is_http2, &pool, generation, late)))
     }
 
+    /// TLS with what one generation has, confirmed if that was asked for; and whether HTTP/2 was agreed on.
+    async fn secure(
+        &self,
+        tcp: C::Response,
+        host: &Host,
+        name: ServerName<'static>,
+        current: &Current,
+    ) -> Result<(TlsStream<TokioIo<C::Response>>, bool), Failure> {
+        let options = &self.shared.options;
+        let connect = TlsConnector::from(Arc::clone(&current.config)).connect(name, TokioIo::new(tcp));
+        let handshake = tokio::time::timeout(options.handshake_timeout, confirm::watched(connect));
+        let Ok((made, is_shown)) = handshake.await else {
+            return Err(Failure::Final(ConnectError::new(ConnectErrorKind::TimedOut, host)));
+        };
+        let mut tls = made.map_err(|error| Failure::OfGeneration(ConnectError::of_handshake(host, error)))?;
+        let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+        if options.http2_only && !is_http2 {
+            let why = "HTTP/2 is needed, and the server did not choose it by ALPN";
+            let error = ConnectError::new(ConnectErrorKind::Protocol, host).caused_by(why);
+            return Err(Failure::Final(error));
+        }
+        match options.confirm_identity {
+            Some(timeout) if is_shown && confirm::is_open(&tls) && !current.silent.holds(host) => {
+                current.silent.confirm(&mut tls, host, timeout).await.map_err(|refused| {
+                    let error = ConnectError::new(ConnectErrorKind::ClientCertificate, host);
+                    Failure::OfGeneration(error.caused_by(refused))
+                })?;
+            }
+            _ => {}
+        }
+        Ok((tls, is_http2))
+    }
+
     /// Whether newer certificates came of a failure that a rotation causes.
     async fn is_mended(&self, used: &Arc<Generation>, host: &Host, error: &ConnectError) -> bool {
         let is_about_certificates =
-            error.tls().is_some_and(|tls| refusal::is_ours(tls) || refusal::is_theirs(tls));
+            error.kind() == ConnectErrorKind::ClientCertificate || error.tls().is_some_and(refusal::is_ours);
         if !is_about_certificates {
             return false;
         }
@@ -195,6 +228,7 @@ mod tests {
             server_name: None,
             http_uris,
             http2_only: false,
+            confirm_identity: None,
         };
         Target::of(&Uri::from_static(uri), &options)
     }

@@ -294,6 +294,7 @@ impl Shared {
         let config = Arc::clone(&lock(&self.config));
         let Ok(io) = TlsAcceptor::from(config).accept(tcp).await else { return };
         let tls = io.get_ref().1;
+        let is_http2 = tls.alpn_protocol() == Some(b"h2");
         let index = {
             let mut met = lock(&self.met);
             met.push(Met {
@@ -311,10 +312,11 @@ impl Shared {
             lock(&shared.met)[index].requests += 1;
             async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"ok")))) }
         });
+        // Who speaks HTTP/2 speaks first, as real servers do: a server that must find out waits for the client.
+        let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+        let server = if is_http2 { server.http2_only() } else { server };
         // A client that goes away is no failure of the server.
-        let _ = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new())
-            .serve_connection(TokioIo::new(io), service)
-            .await;
+        let _ = server.serve_connection(TokioIo::new(io), service).await;
     }
 }
 

@@ -1,5 +1,5 @@
-//! What the end-to-end tests share: real programs as peers, load that tells what became of every request, and the
-//! forty lines that people write by hand, as the negative control.
+//! What the end-to-end tests share: real programs as peers, load that tells what became of every request, and what people
+//! write by hand, the forty lines of a client and their sibling for a server, as the negative controls.
 //!
 //! What is not here: any expectation about certsource. Those are in `tests/`.
 #![allow(clippy::unwrap_used, reason = "only tests use this crate")]
@@ -7,6 +7,7 @@
 pub mod access_log;
 #[cfg(target_os = "linux")]
 pub mod acme;
+pub mod caller;
 pub mod clients;
 pub mod disk;
 pub mod follower;
@@ -14,9 +15,11 @@ pub mod follower;
 pub mod guard;
 #[cfg(target_os = "linux")]
 pub mod haproxy;
+pub mod host;
 pub mod load;
 #[path = "../../examples/forty_lines.rs"]
 pub mod naive;
+pub mod naive_server;
 #[cfg(target_os = "linux")]
 pub mod nginx;
 #[cfg(target_os = "linux")]

@@ -1,6 +1,7 @@
-//! The two that the scenarios of a client run against: certsource's client, and reqwest over the forty lines that people
-//! write by hand. Both follow the same real files and connect over real TLS. Ours lives in real time; the other one looks
-//! when the test says so, so that what it does is the same each time.
+//! Those that the scenarios of a client run against: certsource's client, its connector below hyper-util's client
+//! (`subject/connected.rs`), and reqwest over the forty lines that people write by hand. All follow the same real files and
+//! connect over real TLS. Ours live in real time; the other one looks when the test says so, so that what it does is the
+//! same each time.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,6 +18,10 @@ use x509_parser::parse_x509_certificate;
 
 use crate::clients::{answer, without_pool};
 use crate::naive::Naive;
+
+mod connected;
+
+pub use connected::Connected;
 
 /// Why a subject failed a scenario.
 pub type Outcome = Result<(), String>;

@@ -1,5 +1,5 @@
-//! What becomes of a client's connections and of what it says, by the number of the scenario: certsource's client over
-//! real TLS, and reqwest over the forty lines that people write by hand. Where those fail it, they run too, and must fail
+//! What becomes of a client's connections and of what it says, by the number of the scenario: certsource's client and its
+//! connector over real TLS, and reqwest over the forty lines that people write by hand. Where those fail it, they run too, and must fail
 //! for the reason that stands beside it; docs/SCENARIOS.md says who fails the others.
 //!
 //! What is not here: what happens to files (`client_scenarios.rs`).
@@ -27,7 +27,7 @@ use certsource_testkit::{AgentFiles, Ca, Issued, KubeletDir, TestDir};
 use certsource_tests::ensure;
 use certsource_tests::load::{Call, Load};
 use certsource_tests::naive::Naive;
-use certsource_tests::subject::{ByHand, Ours, Outcome, Setup, Subject};
+use certsource_tests::subject::{ByHand, Connected, Ours, Outcome, Setup, Subject};
 use http_body_util::BodyExt as _;
 use hyper::{Response, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -44,6 +44,11 @@ macro_rules! scenarios {
             #[tokio::test]
             async fn with_certsource() {
                 super::$name::<Ours>().await.unwrap();
+            }
+
+            #[tokio::test]
+            async fn with_the_connector() {
+                super::$name::<Connected>().await.unwrap();
             }
 
             #[tokio::test]

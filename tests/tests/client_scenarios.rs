@@ -1,6 +1,6 @@
 //! What happens to files, by the number of the scenario, and what a client's next request then does: certsource's client
-//! over real TLS and in real time, and reqwest over the forty lines that people write by hand. Those must fail it, for
-//! the reason that stands beside it. The numbers are those of docs/SCENARIOS.md.
+//! and its connector over real TLS and in real time, and reqwest over the forty lines that people write by hand. Those must
+//! fail it, for the reason that stands beside it. The numbers are those of docs/SCENARIOS.md.
 //!
 //! What is not here: what happens to connections, and at the start (`client_connections.rs`), and what needs simulated time
 //! (`scenarios.rs`).
@@ -18,7 +18,7 @@ use certsource_client::rustls::pki_types::CertificateDer;
 use certsource_client::rustls::version::{TLS12, TLS13};
 use certsource_testkit::{AgentFiles, Ca, Issued, KubeletDir, TestDir, write};
 use certsource_tests::ensure;
-use certsource_tests::subject::{ByHand, HOUR, Ours, Outcome, Setup, Subject};
+use certsource_tests::subject::{ByHand, Connected, HOUR, Ours, Outcome, Setup, Subject};
 
 use common::{Server, Tls};
 
@@ -32,6 +32,11 @@ macro_rules! scenarios {
             #[tokio::test]
             async fn with_certsource() {
                 super::$name::<Ours>().await.unwrap();
+            }
+
+            #[tokio::test]
+            async fn with_the_connector() {
+                super::$name::<Connected>().await.unwrap();
             }
 
             #[tokio::test]

@@ -1,7 +1,8 @@
 //! Our server, and clients that owe nothing to us: curl and `openssl s_client`. A client CA is withdrawn, and then nobody of it
 //! gets a request through: not by a new handshake, not by a session that was stored, not on a connection that is open.
 //! `CERTSOURCE_ATTEMPTS` says how many attempts there are after it; 10,000 is the full size. Client authentication, ALPN and
-//! the choice of an identity by name are looked at after the first, the second and the hundredth reload.
+//! the choice of an identity by name are looked at after the first, the second and the hundredth reload. The server that people
+//! write by hand goes through the same withdrawal, and lets the withdrawn client in.
 //! needs: curl openssl
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test")]
@@ -9,9 +10,10 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use axum::routing::get;
@@ -20,12 +22,17 @@ use certsource::machine::Policy;
 use certsource_client::Files;
 use certsource_hyper::{Peer, TlsListener, serve};
 use certsource_reload::Reloader;
+use certsource_rustls::rustls::ALL_VERSIONS;
 use certsource_rustls::{ClientAuth, TlsGate};
 use certsource_testkit::{Ca, Issued, KubeletDir, TestDir};
+use certsource_tests::host::App;
+use certsource_tests::naive_server::NaiveServer;
 use certsource_tests::{BOUND, size, tool};
 
 /// One in so many attempts is by a stored session, and so by a process of its own.
 const STORED: u64 = 5;
+/// Connections that are open when the CA goes: each is a process. One for twenty attempts, up to this.
+const MOST_OPEN: u64 = 100;
 /// Requests of one curl.
 const BATCH: u64 = 50;
 
@@ -151,11 +158,43 @@ impl Client {
     }
 }
 
-/// A request on a connection of `s_client` that stays open.
-fn on_open(input: &mut impl std::io::Write, lines: &std::sync::mpsc::Receiver<String>) -> Option<String> {
-    input.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").and_then(|()| input.flush()).ok()?;
-    // The end of the program ends the lines.
-    std::iter::from_fn(|| lines.recv_timeout(BOUND).ok()).find(|line| line.starts_with("HTTP/1.1 "))
+/// A connection of `s_client` that stays open.
+struct Open {
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Receiver<String>,
+}
+
+impl Open {
+    fn new(client: &Client) -> Self {
+        let mut child = client.s_client(&["-quiet"]).spawn().unwrap();
+        let (input, output) = (child.stdin.take(), child.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, input, lines }
+    }
+
+    /// A request: the first line of the answer, if there is one.
+    fn get(&mut self) -> Option<String> {
+        let input = self.input.as_mut()?;
+        input.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").and_then(|()| input.flush()).ok()?;
+        // The end of the program ends the lines.
+        std::iter::from_fn(|| self.lines.recv_timeout(BOUND).ok()).find(|line| line.starts_with("HTTP/1.1 "))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 fn withdraw(version: &'static str) {
@@ -174,27 +213,21 @@ fn withdraw(version: &'static str) {
     assert!(goes.ask(&["-sess_out", "session.pem"]).contains("200 OK"));
     let resumed = goes.ask(&["-sess_in", "session.pem"]);
     assert!(resumed.contains("Reused, TLSv1") && resumed.contains("200 OK"), "{resumed}");
-    let mut open = goes.s_client(&["-quiet"]).spawn().unwrap();
-    let (mut input, output) = (open.stdin.take().unwrap(), open.stdout.take().unwrap());
-    let (sender, lines) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
+    let (attempts, mut tried, mut accepted) = (size("CERTSOURCE_ATTEMPTS", 200), 0, 0);
+    let mut open: Vec<_> = (0..(attempts / 20).min(MOST_OPEN)).map(|_| Open::new(&goes)).collect();
     for _ in 0..2 {
-        assert_eq!(on_open(&mut input, &lines).as_deref(), Some("HTTP/1.1 200 OK"));
+        for open in &mut open {
+            assert_eq!(open.get().as_deref(), Some("HTTP/1.1 200 OK"));
+        }
     }
 
     server.set(&ca.certificate_pem(), &ca.issue("localhost"));
     let before = server.of_gone.load(Ordering::SeqCst);
-    let answer = on_open(&mut input, &lines);
-    assert!(answer.as_deref().is_none_or(|line| line == "HTTP/1.1 403 Forbidden"), "{answer:?}");
-    drop(input);
-    open.wait().unwrap();
-    let (attempts, mut tried, mut accepted) = (size("CERTSOURCE_ATTEMPTS", 200), 0, 0);
+    for mut open in open {
+        let answer = open.get();
+        assert!(answer.as_deref().is_none_or(|line| line == "HTTP/1.1 403 Forbidden"), "{answer:?}");
+        tried += 1;
+    }
     while tried < attempts {
         for _ in 0..BATCH / STORED {
             let said = goes.ask(&["-sess_in", "session.pem"]);
@@ -208,6 +241,49 @@ fn withdraw(version: &'static str) {
     assert_eq!(accepted, 0);
     assert_eq!(server.of_gone.load(Ordering::SeqCst), before, "the application saw one");
     assert_eq!(kept.curl(10), vec!["200"; 10]);
+}
+
+/// The control: the server that people write by hand, by the same steps.
+fn by_hand(version: &'static str) {
+    if !tool::are_here(&["curl", "openssl"]) {
+        return;
+    }
+    let (ca, gone) = (Ca::new("CA"), Ca::new("gone"));
+    let withdrawn = gone.issue("withdrawn");
+    let dir = KubeletDir::from_dir(TestDir::new().unwrap());
+    let own = ca.issue("localhost");
+    dir.swap_all(ca.certificate_pem() + &gone.certificate_pem(), &own).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let app = App::default();
+    let server = NaiveServer::start(dir.path(), ALL_VERSIONS, true, app.clone());
+    let server = runtime.block_on(server).unwrap();
+    let goes = Client::new(&ca, &withdrawn, server.address(), version);
+    assert_eq!(goes.curl(2), ["200", "200"]);
+    assert!(goes.ask(&["-sess_out", "session.pem"]).contains("200 OK"));
+    let mut open = Open::new(&goes);
+    assert_eq!(open.get().as_deref(), Some("HTTP/1.1 200 OK"));
+
+    dir.swap_all(ca.certificate_pem(), &own).unwrap();
+    assert!(server.poll_trust().unwrap());
+    assert_eq!(goes.curl(2), ["000", "000"], "it refuses a handshake");
+    let before = app.reached(&withdrawn);
+    for _ in 0..5 {
+        let said = goes.ask(&["-sess_in", "session.pem"]);
+        assert!(said.contains("Reused, ") && said.contains("200 OK"), "a session is refused: {said}");
+        assert_eq!(open.get().as_deref(), Some("HTTP/1.1 200 OK"), "the open connection is refused");
+    }
+    assert_eq!(app.reached(&withdrawn), before + 10);
+    println!("{version}, by hand: 5 of 5 sessions and 5 of 5 requests on an open connection accepted");
+}
+
+#[test]
+fn by_hand_the_withdrawn_client_ca_lets_its_clients_in_tls12() {
+    by_hand("-tls1_2");
+}
+
+#[test]
+fn by_hand_the_withdrawn_client_ca_lets_its_clients_in_tls13() {
+    by_hand("-tls1_3");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Sends one request: attempt by attempt, hop by hop, each on the generation that is served then.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,7 +11,6 @@ use reqwest::{Request, Response, Url};
 use tower_service::Service;
 
 use crate::body::{Parcel, Ticket};
-#[cfg(feature = "http2")]
 use crate::causes::find;
 use crate::client::Inner;
 use crate::drain::Until;
@@ -25,8 +25,9 @@ use crate::ticket::{Open, until_retired};
 use crate::trace::{self, Because};
 use crate::unsaved::Unsaved;
 
-/// As often a request is sent again that an HTTP/2 server refused unread. reqwest does so twice; a server that rotates
-/// closes connections at each step of it, and one waiting request can meet several.
+/// As often a request is sent again that an HTTP/2 server refused unread, or that a connection closed upon before it took
+/// it. reqwest does so twice; a server that rotates closes connections at each step of it, and one waiting request can
+/// meet several.
 const REFUSALS: u32 = 16;
 
 pub(crate) async fn send(client: Arc<Inner>, request: Request) -> Result<Response, reqwest::Error> {
@@ -152,7 +153,7 @@ impl<'a> Course<'a> {
             Err(error) => {
                 // A failed connect took nothing, whatever is known of the body.
                 let is_committed = ticket.is_committed() && !error.is_connect();
-                if self.moves_on(&lane, is_committed) || self.was_refused_unread(&lane, &error) {
+                if self.moves_on(&lane, is_committed) || self.was_unread(&lane, &error) {
                     return Next::Again;
                 }
                 match self.mend(&lane, &error, is_committed).await {
@@ -227,10 +228,12 @@ impl<'a> Course<'a> {
         moves
     }
 
-    /// Whether an HTTP/2 server said that it did not look at the request: then it is sent again, on the generation
-    /// that is served now. reqwest would do so by itself, on the old one.
-    fn was_refused_unread(&mut self, lane: &Current, error: &reqwest::Error) -> bool {
-        let again = !self.is_over() && self.refusals < REFUSALS && is_refused_unread(error);
+    /// Whether an HTTP/2 server said that it did not look at the request, or its connection closed with the request still
+    /// in its queue: then it is sent again, on the generation that is served now. reqwest would do so by itself, on the
+    /// old one; and for the second it needs a connection that was used before.
+    fn was_unread(&mut self, lane: &Current, error: &reqwest::Error) -> bool {
+        let is_unread = is_refused_unread(error) || was_left_in_queue(error);
+        let again = is_unread && !self.is_over() && self.refusals < REFUSALS;
         self.refusals += u32::from(again);
         if again {
             self.tell_resent(lane, Because::Unread);
@@ -341,6 +344,27 @@ fn done(lane: &Current, mut response: Response) -> Next {
     }))
 }
 
+/// What hyper-util's pool says of a request that it gave to no connection: because the one that it was to have was closed
+/// by then, or the one that it waited for came to nothing. Others see no more of these errors than their words; a test holds
+/// them.
+const POOL: [&str; 3] =
+    ["checked out connection was closed", "request was canceled", "ALPN upgraded to HTTP/2"];
+
+/// Whether a connection was closed in an orderly way before it took the request: hyper gives the request back then, or its
+/// pool never gave it away. An HTTP/2 server that rotates does so to a connection that has just been made, when it says so
+/// before its first request is there. What says that something broke, a refusal of our certificate above all, is for
+/// [`refusal`].
+fn was_left_in_queue(error: &reqwest::Error) -> bool {
+    let (mut is_canceled, mut is_of_client) = (false, false);
+    let is_broken = find(error, &mut |error| {
+        is_canceled |= error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
+        is_canceled |= is_of_client && POOL.contains(&error.to_string().as_str());
+        is_of_client = error.to_string().starts_with("client error (");
+        error.is::<io::Error>() || error.is::<rustls::Error>()
+    });
+    is_canceled && !is_broken
+}
+
 /// RFC 9113, section 8.7.
 #[cfg(feature = "http2")]
 fn is_refused_unread(error: &reqwest::Error) -> bool {
@@ -357,4 +381,40 @@ fn is_refused_unread(error: &reqwest::Error) -> bool {
 #[cfg(not(feature = "http2"))]
 fn is_refused_unread(_: &reqwest::Error) -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use super::*;
+
+    /// An error with a cause, in the words of others.
+    #[derive(Debug)]
+    struct Said(&'static str, Option<Box<Self>>);
+
+    impl fmt::Display for Said {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl std::error::Error for Said {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            self.1.as_deref().map(|cause| cause as _)
+        }
+    }
+
+    #[test]
+    fn what_a_pool_gave_to_no_connection_is_known_by_its_words() {
+        let is_unread = |outer, inner| {
+            let error = Said(outer, Some(Box::new(Said(inner, None))));
+            was_left_in_queue(&failed(error, "https://a.example/".parse().unwrap()))
+        };
+        for words in POOL {
+            assert!(is_unread("client error (Connect)", words), "{words}");
+            assert!(!is_unread("someone else's", words), "{words}");
+        }
+        assert!(!is_unread("client error (Connect)", "no route to host"));
+    }
 }

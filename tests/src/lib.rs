@@ -25,6 +25,7 @@ pub mod nginx;
 #[cfg(target_os = "linux")]
 pub mod openbao;
 pub mod openssl;
+pub mod orderly;
 pub mod peer;
 #[cfg(target_os = "linux")]
 pub mod postgres;

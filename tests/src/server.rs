@@ -2,8 +2,8 @@
 //! them, under hyper. It echoes bodies.
 //!
 //! A connection of an older generation is retired without a cut: HTTP/1.1 by `Connection: close` on its next response,
-//! HTTP/2 by GOAWAY (with which hyper 1.12 now and then takes requests along that it never read). A server that closes idle HTTP/1.1 connections instead takes requests with it that it never read,
-//! rotation or not.
+//! HTTP/2 by GOAWAY. A server that closes idle HTTP/1.1 connections instead takes requests with it that it never read,
+//! rotation or not. So would GOAWAY, if the socket were closed with such a request unread in it: see [`Orderly`].
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -25,6 +25,8 @@ use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+
+use crate::orderly::Orderly;
 
 /// A running server. It ends when it is dropped.
 #[derive(Debug)]
@@ -162,7 +164,7 @@ impl Shared {
                 Ok::<_, Infallible>(response)
             }
         });
-        let io = TokioIo::new(stream);
+        let io = TokioIo::new(Orderly::new(stream));
         // A client that goes away is no failure of the server.
         if !self.http2 {
             let _ = http1::Builder::new().serve_connection(io, service).await;

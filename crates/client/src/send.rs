@@ -1,7 +1,9 @@
 //! Sends one request: attempt by attempt, hop by hop, each on the generation that is served then.
 
+use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use certsource_reload::Closed;
 use http::Version;
@@ -10,12 +12,12 @@ use reqwest::{Request, Response, Url};
 use tower_service::Service;
 
 use crate::body::{Parcel, Ticket};
-#[cfg(feature = "http2")]
 use crate::causes::find;
 use crate::client::Inner;
 use crate::drain::Until;
 use crate::factory::Retire;
 use crate::failure::failed;
+use crate::handshakes::Noted;
 use crate::lane::Lane;
 use crate::payload::Payload;
 use crate::redirect::{self, Attempt};
@@ -25,8 +27,9 @@ use crate::ticket::{Open, until_retired};
 use crate::trace::{self, Because};
 use crate::unsaved::Unsaved;
 
-/// As often a request is sent again that an HTTP/2 server refused unread. reqwest does so twice; a server that rotates
-/// closes connections at each step of it, and one waiting request can meet several.
+/// As often a request is sent again that an HTTP/2 server refused unread, or that a connection closed upon before it took
+/// it. reqwest does so twice; a server that rotates closes connections at each step of it, and one waiting request can
+/// meet several.
 const REFUSALS: u32 = 16;
 
 pub(crate) async fn send(client: Arc<Inner>, request: Request) -> Result<Response, reqwest::Error> {
@@ -56,7 +59,9 @@ struct Course<'a> {
     from: Option<Url>,
     hops: usize,
     refusals: u32,
-    started: Instant,
+    started: Option<Instant>,
+    /// When the attempt began, if anything asks.
+    began: Option<Instant>,
     /// The next attempt is the first, and the timeout is the lane's own: then it need not be set.
     is_timed_by_lane: bool,
     has_timeout: bool,
@@ -87,7 +92,6 @@ impl<'a> Course<'a> {
             }
         }
         let payload = Payload::new(request.body_mut().take());
-        let started = Instant::now();
         let own_timeout = request.timeout().copied();
         let timeout = own_timeout.or(client.factory.timeout);
         Self {
@@ -97,12 +101,27 @@ impl<'a> Course<'a> {
             from: None,
             hops: 0,
             refusals: 0,
-            started,
+            started: None,
+            began: None,
             is_timed_by_lane: own_timeout.is_none(),
             has_timeout: timeout.is_some(),
-            deadline: timeout.and_then(|timeout| started.checked_add(timeout)),
+            deadline: None,
             lane: None,
         }
+        .timed(timeout)
+    }
+
+    /// With this timeout from now on. Reading the clock is not for nothing, so without one that is not done.
+    fn timed(mut self, timeout: Option<Duration>) -> Self {
+        if let Some(timeout) = timeout {
+            self.deadline = self.start().checked_add(timeout);
+        }
+        self
+    }
+
+    /// When the request was begun: the moment of the first call.
+    fn start(&mut self) -> Instant {
+        *self.started.get_or_insert_with(Instant::now)
     }
 
     async fn attempt(&mut self) -> Next {
@@ -115,13 +134,17 @@ impl<'a> Course<'a> {
         let ticket = &open.0;
         let is_last = self.client.factory.redirects.ends_after(self.hops);
         let request = self.request_for(&lane, ticket, is_last);
-        let attempt = Until::passed(Attempt::new((&lane.client).call(request), is_last), lane.drain.as_ref());
-        let can_withdraw =
-            self.is_strict() && !self.payload.is_stream() && self.request.method().is_idempotent();
-        let result = if can_withdraw {
-            match until_retired(attempt, lane.retired.replaced(), ticket).await {
+        let is_connecting = AtomicBool::new(false);
+        let attempt = Attempt::new((&lane.client).call(request), is_last);
+        let attempt = Until::passed(Noted::new(attempt, &is_connecting), lane.drain.as_ref());
+        let result = if self.is_strict() {
+            let may_go = || self.may_go(&lane, ticket, is_connecting.load(Ordering::Relaxed));
+            match until_retired(attempt, lane.retired.replaced_here(), ticket, may_go).await {
                 Some(result) => result,
                 None => {
+                    if self.payload.is_stream() {
+                        self.payload.restore(Some(ticket.body_back().await));
+                    }
                     self.tell_bounced(&lane);
                     return Next::Again;
                 }
@@ -152,7 +175,7 @@ impl<'a> Course<'a> {
             Err(error) => {
                 // A failed connect took nothing, whatever is known of the body.
                 let is_committed = ticket.is_committed() && !error.is_connect();
-                if self.moves_on(&lane, is_committed) || self.was_refused_unread(&lane, &error) {
+                if self.moves_on(&lane, is_committed) || self.was_unread(&lane, &error) {
                     return Next::Again;
                 }
                 match self.mend(&lane, &error, is_committed).await {
@@ -162,6 +185,22 @@ impl<'a> Course<'a> {
                 }
             }
         }
+    }
+
+    /// Whether an attempt that no connection is known to have taken may be given up and made again: its method may be
+    /// repeated, or none can have taken it. Else it waits; it is not taken back from the queue of an HTTP/2 connection.
+    fn may_go(&self, lane: &Lane, ticket: &Ticket, is_connecting: bool) -> bool {
+        let url = self.request.url();
+        let Some(handshakes) = &lane.handshakes else { return self.is_repeatable() && !ticket.is_blind() };
+        if (self.is_repeatable() || lane.is_http1(url.scheme())) && !ticket.is_blind() {
+            return true;
+        }
+        self.began.is_some_and(|began| handshakes.exclude(url, began, is_connecting))
+    }
+
+    /// Whether it may be sent twice: its method may be repeated (RFC 9110, section 9.2.2), and there is another body.
+    fn is_repeatable(&self) -> bool {
+        self.request.method().is_idempotent() && !self.payload.is_stream()
     }
 
     /// Picks the lane of an attempt, and counts the attempt in it.
@@ -180,11 +219,13 @@ impl<'a> Course<'a> {
         if !self.is_strict() {
             self.lane = Some(Arc::clone(&lane));
         }
-        if !self.has_timeout {
+        if let (false, Some(timeout)) = (self.has_timeout, lane.timeout) {
             // One that the user's own closure set: it spans all attempts too.
-            self.deadline = lane.timeout.and_then(|timeout| self.started.checked_add(timeout));
+            self.deadline = self.start().checked_add(timeout);
             self.has_timeout = self.deadline.is_some();
         }
+        let is_plain = self.is_repeatable() && !self.payload.has_bytes();
+        self.began = (lane.handshakes.is_some() && !is_plain).then(Instant::now);
         Ok((lane, ticket))
     }
 
@@ -227,10 +268,12 @@ impl<'a> Course<'a> {
         moves
     }
 
-    /// Whether an HTTP/2 server said that it did not look at the request: then it is sent again, on the generation
-    /// that is served now. reqwest would do so by itself, on the old one.
-    fn was_refused_unread(&mut self, lane: &Current, error: &reqwest::Error) -> bool {
-        let again = !self.is_over() && self.refusals < REFUSALS && is_refused_unread(error);
+    /// Whether an HTTP/2 server said that it did not look at the request, or its connection closed with the request still
+    /// in its queue: then it is sent again, on the generation that is served now. reqwest would do so by itself, on the
+    /// old one; and for the second it needs a connection that was used before.
+    fn was_unread(&mut self, lane: &Current, error: &reqwest::Error) -> bool {
+        let is_unread = is_refused_unread(error) || was_left_in_queue(error);
+        let again = is_unread && !self.is_over() && self.refusals < REFUSALS;
         self.refusals += u32::from(again);
         if again {
             self.tell_resent(lane, Because::Unread);
@@ -341,6 +384,27 @@ fn done(lane: &Current, mut response: Response) -> Next {
     }))
 }
 
+/// What hyper-util's pool says of a request that it gave to no connection: because the one that it was to have was closed
+/// by then, or the one that it waited for came to nothing. Others see no more of these errors than their words; a test holds
+/// them.
+const POOL: [&str; 3] =
+    ["checked out connection was closed", "request was canceled", "ALPN upgraded to HTTP/2"];
+
+/// Whether a connection was closed in an orderly way before it took the request: hyper gives the request back then, or its
+/// pool never gave it away. An HTTP/2 server that rotates does so to a connection that has just been made, when it says so
+/// before its first request is there. What says that something broke, a refusal of our certificate above all, is for
+/// [`refusal`].
+fn was_left_in_queue(error: &reqwest::Error) -> bool {
+    let (mut is_canceled, mut is_of_client) = (false, false);
+    let is_broken = find(error, &mut |error| {
+        is_canceled |= error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
+        is_canceled |= is_of_client && POOL.contains(&error.to_string().as_str());
+        is_of_client = error.to_string().starts_with("client error (");
+        error.is::<io::Error>() || error.is::<rustls::Error>()
+    });
+    is_canceled && !is_broken
+}
+
 /// RFC 9113, section 8.7.
 #[cfg(feature = "http2")]
 fn is_refused_unread(error: &reqwest::Error) -> bool {
@@ -357,4 +421,40 @@ fn is_refused_unread(error: &reqwest::Error) -> bool {
 #[cfg(not(feature = "http2"))]
 fn is_refused_unread(_: &reqwest::Error) -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use super::*;
+
+    /// An error with a cause, in the words of others.
+    #[derive(Debug)]
+    struct Said(&'static str, Option<Box<Self>>);
+
+    impl fmt::Display for Said {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl std::error::Error for Said {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            self.1.as_deref().map(|cause| cause as _)
+        }
+    }
+
+    #[test]
+    fn what_a_pool_gave_to_no_connection_is_known_by_its_words() {
+        let is_unread = |outer, inner| {
+            let error = Said(outer, Some(Box::new(Said(inner, None))));
+            was_left_in_queue(&failed(error, "https://a.example/".parse().unwrap()))
+        };
+        for words in POOL {
+            assert!(is_unread("client error (Connect)", words), "{words}");
+            assert!(!is_unread("someone else's", words), "{words}");
+        }
+        assert!(!is_unread("client error (Connect)", "no route to host"));
+    }
 }

@@ -160,6 +160,94 @@ async fn a_cancelled_request_is_sent_again_in_the_old_pool() {
     soon(sending).await.unwrap();
 }
 
+/// What hyper-util says of requests whose HTTP/2 connection closed before it took them, and that it does not send again: the
+/// one for which it was made, and one that waited for it in the pool. Others see no more of the second than its words, and
+/// our client goes by them.
+#[cfg(feature = "http2")]
+#[tokio::test]
+async fn a_connection_that_closes_at_once_is_told_by_words() {
+    use std::convert::Infallible;
+    use std::io;
+    use std::pin::Pin;
+    use std::sync::{Arc, Mutex};
+    use std::task::{Context, Poll};
+
+    use hyper_util::client::legacy::connect::{Connected, Connection};
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, Join, ReadHalf, SimplexStream, WriteHalf, join, simplex};
+
+    /// `SETTINGS`, and `GOAWAY` with `NO_ERROR` and no stream that counts.
+    const LEAVES: [u8; 26] = [0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    type Both = Join<ReadHalf<SimplexStream>, WriteHalf<SimplexStream>>;
+    struct Pipe(TokioIo<Both>);
+    impl hyper::rt::Read for Pipe {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: hyper::rt::ReadBufCursor<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(context, buffer)
+        }
+    }
+    impl hyper::rt::Write for Pipe {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(context, bytes)
+        }
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(context)
+        }
+        fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(context)
+        }
+    }
+    impl Connection for Pipe {
+        fn connected(&self) -> Connected {
+            Connected::new().negotiated_h2()
+        }
+    }
+
+    /// Makes pipes so short that the client's preface waits to be read, and keeps their other ends.
+    #[derive(Clone, Default)]
+    struct Connect(Arc<Mutex<Vec<Both>>>);
+    impl tower_service::Service<hyper::Uri> for Connect {
+        type Response = Pipe;
+        type Error = Infallible;
+        type Future = std::future::Ready<Result<Pipe, Infallible>>;
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, _: hyper::Uri) -> Self::Future {
+            let (to_client, to_server) = (simplex(LEAVES.len()), simplex(16));
+            self.0.lock().unwrap().push(join(to_server.0, to_client.1));
+            std::future::ready(Ok(Pipe(TokioIo::new(join(to_client.0, to_server.1)))))
+        }
+    }
+
+    fn last(error: &(dyn std::error::Error + 'static)) -> String {
+        error.source().map_or_else(|| error.to_string(), last)
+    }
+
+    let connect = Connect::default();
+    let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .build::<_, Empty<Bytes>>(connect.clone());
+    let uri: hyper::Uri = "http://localhost/".parse().unwrap();
+    let requests = [tokio::spawn(client.get(uri.clone())), tokio::spawn(client.get(uri))];
+    until("both connect", || connect.0.lock().unwrap().len() == 2).await;
+    // The second waits for the first, whose connection is the pool's now.
+    tokio::task::yield_now().await;
+    let mut server = connect.0.lock().unwrap().remove(0);
+    server.write_all(&LEAVES).await.unwrap();
+    tokio::spawn(async move { while server.read_u8().await.is_ok() {} });
+    let [first, second] = requests;
+    let words = [soon(first).await, soon(second).await].map(|sent| last(&sent.unwrap().unwrap_err()));
+    assert_eq!(words, ["connection closed", "checked out connection was closed"]);
+}
+
 /// reqwest drops the extensions of a request, so hyper-util's `capture_connection`, which would tell when a connection
 /// takes it, is out of reach.
 #[tokio::test]

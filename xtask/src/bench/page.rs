@@ -17,7 +17,7 @@ const BEGIN: &str = "<!-- Written by `cargo xtask bench`. Do not edit. -->";
 const END: &str = "<!-- End of what `cargo xtask bench` wrote. -->";
 
 /// The order of the page. What README shows is marked.
-const ORDER: [(&str, bool); 35] = [
+const ORDER: [(&str, bool); 37] = [
     ("look-mtime", true),
     ("look-link-calls", false),
     ("look-link", false),
@@ -37,7 +37,9 @@ const ORDER: [(&str, bool); 35] = [
     ("requests-h2-1", false),
     ("requests-h2-64", true),
     ("handshakes-h1", true),
+    ("handshakes-h1-64", false),
     ("handshakes-h2", false),
+    ("handshakes-h2-64", false),
     ("allocations-h1", false),
     ("allocations-h2", true),
     ("first-request-h1", false),

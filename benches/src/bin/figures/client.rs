@@ -124,15 +124,22 @@ pub(crate) fn requests() -> Vec<Row> {
 /// A new connection, with a full handshake, for each request.
 pub(crate) fn handshakes() -> Vec<Row> {
     let mut rows = Vec::new();
-    for (http, id) in Http::ALL.into_iter().zip(["handshakes-h1", "handshakes-h2"]) {
+    for (http, ids) in Http::ALL
+        .into_iter()
+        .zip([["handshakes-h1", "handshakes-h1-64"], ["handshakes-h2", "handshakes-h2-64"]])
+    {
         let runtime = runtime();
         let options = |builder: reqwest::ClientBuilder| builder.pool_max_idle_per_host(0);
         let rig = Arc::new(runtime.block_on(Rig::new(http, Sessions::Full, options)));
-        let before = (rig.server.handshakes(), rig.server.requests());
-        let (rates, costs) = beside(&runtime, &rig, 1);
-        let (handshakes, requests) = (rig.server.handshakes() - before.0, rig.server.requests() - before.1);
-        assert_eq!(handshakes, requests, "each request has a handshake of its own");
-        rows.push(row(id, format!("new handshakes a second, {}", http.name()), &rates, &costs));
+        for (loops, id) in [1, 64].into_iter().zip(ids) {
+            let before = (rig.server.handshakes(), rig.server.requests());
+            let (rates, costs) = beside(&runtime, &rig, loops);
+            let (handshakes, requests) =
+                (rig.server.handshakes() - before.0, rig.server.requests() - before.1);
+            assert_eq!(handshakes, requests, "each request has a handshake of its own");
+            let what = format!("new handshakes a second, {}, {loops} at once", http.name());
+            rows.push(row(id, what, &rates, &costs));
+        }
     }
     rows
 }

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
+	"io"
 	"log"
 	"math/big"
 	"net"
@@ -99,9 +100,8 @@ func ask(listener net.Listener, config *tls.Config) (string, bool, error) {
 		return "", false, err
 	}
 	defer connection.Close()
-	answer := make([]byte, 100)
-	read, err := connection.Read(answer)
-	return string(answer[:read]), connection.ConnectionState().DidResume, err
+	answer, err := io.ReadAll(connection)
+	return string(answer), connection.ConnectionState().DidResume, err
 }
 
 func main() {

@@ -155,13 +155,18 @@ fn package_cell(
     }
 }
 
-/// The same tests with the crypto provider that is not the default one, and without the one that is.
+/// The same tests with the crypto provider that is not the default one, and without the one that is: with the other default
+/// features, or with all features where the provider is the only default one.
 fn other_provider_cell(package: &Package, keep_going: bool) -> Option<Cell> {
     let mut features = package.closure(["default"]);
     if !features.remove(PROVIDERS[0]) || !package.features.contains_key(PROVIDERS[1]) {
         return None;
     }
-    features.extend(package.closure([PROVIDERS[1]]));
+    if features.is_empty() {
+        features = package.all_features();
+        features.remove(PROVIDERS[0]);
+    }
+    features.insert(PROVIDERS[1].to_owned());
     let list = features.iter().map(String::as_str).collect::<Vec<_>>().join(",");
     let mut arguments = vec!["test", "--package", &package.name, "--tests", "--no-default-features"];
     arguments.extend(["--features", &list]);

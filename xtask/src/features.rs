@@ -1,5 +1,6 @@
 //! `cargo xtask features`: each feature of each package compiles alone, and none at all does, without a warning; with
-//! `--depth 2` each pair of features, too. Tests of feature sets are in the table of `cargo xtask test`.
+//! `--depth 2` each pair of features, too. In `cargo xtask ci` the pairs of the client are in fewer, larger sets. Tests of
+//! feature sets are in the table of `cargo xtask test`.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -12,9 +13,9 @@ use crate::table::{self, Cell, Step, Work};
 use crate::test::short;
 use crate::workspace::{Package, Workspace};
 
-/// Packages whose pairs are not in `cargo xtask ci`: the client has more pairs than all others together, and many of them
-/// build reqwest anew. For it they are a command: `cargo xtask features --depth 2`.
-const PAIRS_BY_HAND: [&str; 1] = ["certsource-client"];
+/// Packages whose pairs are in larger sets in `cargo xtask ci`: the client has more pairs than all others together, and many
+/// of them build reqwest anew. Each pair by itself is a command: `cargo xtask features --depth 2`.
+const IN_LARGER_SETS: [&str; 1] = ["certsource-client"];
 
 /// Which sets of features are built, and how.
 #[derive(Clone, Debug, Args)]
@@ -36,16 +37,27 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 /// The cells of `cargo xtask ci`.
 pub(crate) fn ci_cells(workspace: &Workspace) -> Vec<Cell> {
-    cells(workspace, |package| !PAIRS_BY_HAND.contains(&package.name.as_str()))
+    let in_larger_sets = |package: &Package| IN_LARGER_SETS.contains(&package.name.as_str());
+    let mut cells = cells(workspace, |package| !in_larger_sets(package));
+    for package in workspace.members().into_iter().filter(|package| in_larger_sets(package)) {
+        let features: Vec<String> = package.all_features().into_iter().collect();
+        for (number, names) in larger_sets(&features).into_iter().enumerate() {
+            let on = package.closure(names.iter().map(String::as_str));
+            let what = format!("pairs-{}", number + 1);
+            cells.push(cell(package, &what, &names, on));
+        }
+    }
+    cells
 }
 
 /// A cell for each feature of each package that has some, one for none, and one for each pair where pairs are wanted.
 fn cells(workspace: &Workspace, wants_pairs: impl Fn(&Package) -> bool) -> Vec<Cell> {
     let mut cells = Vec::new();
     for package in workspace.members() {
-        cells.extend(
-            sets(package, wants_pairs(package)).into_iter().map(|(names, on)| cell(package, &names, on)),
-        );
+        cells.extend(sets(package, wants_pairs(package)).into_iter().map(|(names, on)| {
+            let what = if names.is_empty() { "none".to_owned() } else { names.join("+") };
+            cell(package, &what, &names, on)
+        }));
     }
     cells
 }
@@ -72,7 +84,24 @@ fn sets(package: &Package, pairs: bool) -> Vec<(Vec<String>, BTreeSet<String>)> 
         .collect()
 }
 
-fn cell(package: &Package, features: &[String], on: BTreeSet<String>) -> Cell {
+/// Few sets in which every two features meet: both are on in one of them, and each is on in one where the other is off.
+///
+/// Each feature is in more than half of the sets, and no two are in the same ones. So two features share a set, and for
+/// each there is one without the other (Kleitman and Spencer, 1973).
+fn larger_sets(features: &[String]) -> Vec<Vec<String>> {
+    let choices = |sets: u32| (0..1_u32 << sets).filter(move |choice| choice.count_ones() == sets / 2 + 1);
+    let Some(sets) = (1..16).find(|sets| choices(*sets).count() >= features.len()) else { return Vec::new() };
+    let chosen: Vec<(&String, u32)> = features.iter().zip(choices(sets)).collect();
+    let is_in = |set: u32, choice: u32| choice >> set & 1 == 1;
+    (0..sets)
+        .map(|set| {
+            let members = chosen.iter().filter(|(_, choice)| is_in(set, *choice));
+            members.map(|(feature, _)| (*feature).clone()).collect()
+        })
+        .collect()
+}
+
+fn cell(package: &Package, what: &str, features: &[String], on: BTreeSet<String>) -> Cell {
     let target = if package.library().is_some() { "--lib" } else { "--bins" };
     let mut arguments = vec!["clippy", "--package", &package.name, target, "--no-default-features"];
     for feature in features {
@@ -80,7 +109,6 @@ fn cell(package: &Package, features: &[String], on: BTreeSet<String>) -> Cell {
     }
     // Clippy and not check: the warnings of a feature set that nobody else builds are seen here or never.
     arguments.extend(["--", "-D", "warnings"]);
-    let what = if features.is_empty() { "none".to_owned() } else { features.join("+") };
     Cell {
         name: format!("features/{}/{what}", short(package)),
         needs: Vec::new(),
@@ -93,6 +121,26 @@ fn cell(package: &Package, features: &[String], on: BTreeSet<String>) -> Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn in_larger_sets_every_two_features_meet_and_each_is_without_the_other() {
+        for count in 1..=20 {
+            let features: Vec<String> = (0..count).map(|number| format!("f{number}")).collect();
+            let sets = larger_sets(&features);
+            assert!(sets.len() < 8, "{count} features in {} sets", sets.len());
+            for first in &features {
+                for second in features.iter().filter(|second| *second != first) {
+                    let is = |set: &&Vec<String>, on| set.contains(first) && set.contains(second) == on;
+                    assert!(sets.iter().any(|set| is(&set, true)), "{first} and {second}");
+                    assert!(sets.iter().any(|set| is(&set, false)), "{first} without {second}");
+                }
+            }
+        }
+        let workspace = Workspace::members_only().unwrap();
+        let cells = ci_cells(&workspace);
+        let client = cells.iter().filter(|cell| cell.name.starts_with("features/client/pairs-"));
+        assert_eq!(client.count(), 6);
+    }
 
     #[test]
     fn pairs_are_all_pairs_and_none_is_built_twice() {

@@ -25,6 +25,9 @@ const BUILD_ONLY: [(&str, Selection); 3] = [
     ("certsource-client", Selection::None),
 ];
 
+/// The features that choose whose crypto is used: the default one, and the other.
+const PROVIDERS: [&str; 2] = ["ring", "aws-lc-rs"];
+
 /// The demo, once for each way to notice a change.
 const DEMOS: [(&str, &[&str]); 4] = [
     ("demo/default", &[]),
@@ -52,6 +55,7 @@ pub(crate) fn cells(workspace: &Workspace, keep_going: bool) -> Result<Vec<Cell>
             for (selection, features) in selections(package) {
                 cells.push(package_cell(package, selection, features, keep_going));
             }
+            cells.extend(other_provider_cell(package, keep_going));
         }
         if let Some(library) = package.library() {
             if scan::has_doctests(&library.src_path.with_file_name(""))? {
@@ -63,7 +67,7 @@ pub(crate) fn cells(workspace: &Workspace, keep_going: bool) -> Result<Vec<Cell>
         if package.name == END_TO_END {
             cells.extend(shared_code_cell(package)?);
             for target in package.targets_of("test") {
-                cells.push(end_to_end_cell(package, target)?);
+                cells.extend(end_to_end_cells(package, target)?);
             }
         }
         for target in package.targets_of("example") {
@@ -151,6 +155,33 @@ fn package_cell(
     }
 }
 
+/// The same tests with the crypto provider that is not the default one, and without the one that is: with the other default
+/// features, or with all features where the provider is the only default one.
+fn other_provider_cell(package: &Package, keep_going: bool) -> Option<Cell> {
+    let mut features = package.closure(["default"]);
+    if !features.remove(PROVIDERS[0]) || !package.features.contains_key(PROVIDERS[1]) {
+        return None;
+    }
+    if features.is_empty() {
+        features = package.all_features();
+        features.remove(PROVIDERS[0]);
+    }
+    features.insert(PROVIDERS[1].to_owned());
+    let list = features.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+    let mut arguments = vec!["test", "--package", &package.name, "--tests", "--no-default-features"];
+    arguments.extend(["--features", &list]);
+    if keep_going {
+        arguments.push("--no-fail-fast");
+    }
+    Some(Cell {
+        name: format!("{}/{}", short(package), PROVIDERS[1]),
+        needs: Vec::new(),
+        work: Work::Run(Step::cargo(arguments)),
+        judge: Judge::Tests,
+        covers: Some((package.name.clone(), features)),
+    })
+}
+
 fn doctest_cell(package: &Package) -> Cell {
     Cell {
         name: format!("{}/doctests", short(package)),
@@ -176,14 +207,28 @@ fn shared_code_cell(package: &Package) -> Result<Option<Cell>> {
     }))
 }
 
-fn end_to_end_cell(package: &Package, target: &Target) -> Result<Cell> {
-    Ok(Cell {
-        name: format!("e2e/{}", target.name),
-        needs: read_header(target)?.needs,
-        work: Work::Run(Step::cargo(["test", "--package", &package.name, "--test", &target.name])),
+fn end_to_end_cells(package: &Package, target: &Target) -> Result<Vec<Cell>> {
+    let header = read_header(target)?;
+    let arguments = ["test", "--package", &package.name, "--test", &target.name];
+    let cell = |name, arguments: &[&str], covers| Cell {
+        name,
+        needs: header.needs.clone(),
+        work: Work::Run(Step::cargo(arguments.iter().copied())),
         judge: Judge::Tests,
-        covers: None,
-    })
+        covers,
+    };
+    if header.features.is_empty() {
+        return Ok(vec![cell(format!("e2e/{}", target.name), &arguments, None)]);
+    }
+    let with = |feature: &String| {
+        let chosen = ["--no-default-features", "--features", feature.as_str()];
+        let covers = Some((package.name.clone(), package.closure([feature.as_str()])));
+        cell(format!("e2e/{}/{feature}", target.name), &[&arguments[..], &chosen].concat(), covers)
+    };
+    if let Some(unknown) = header.features.iter().find(|feature| !package.features.contains_key(*feature)) {
+        bail!("{} wants the feature `{unknown}`, which {} has not", target.name, package.name);
+    }
+    Ok(header.features.iter().map(with).collect())
 }
 
 fn example_cell(package: &Package, target: &Target) -> Result<Cell> {
@@ -229,6 +274,8 @@ struct Header {
     needs: Vec<Tool>,
     /// `//! cell: build`: an example that does not end by itself, or wants arguments.
     build_only: bool,
+    /// `//! features: ring aws-lc-rs`: an end-to-end test that is run once with each of these, and without the others.
+    features: Vec<String>,
 }
 
 fn read_header(target: &Target) -> Result<Header> {
@@ -244,6 +291,8 @@ fn header(text: &str) -> Result<Header> {
             for tool in tools.split_whitespace() {
                 header.needs.push(tool.parse()?);
             }
+        } else if let Some(features) = line.trim().strip_prefix("features:") {
+            header.features.extend(features.split_whitespace().map(str::to_owned));
         } else if let Some(how) = line.trim().strip_prefix("cell:") {
             match how.trim() {
                 "build" => header.build_only = true,
@@ -264,6 +313,19 @@ mod tests {
         assert_eq!(header(text).unwrap().needs, [Tool::Nginx, Tool::Openssl]);
         assert_eq!(header("//! Nothing.\n").unwrap(), Header::default());
         assert!(header("//! needs: ngnix\n").is_err());
+    }
+
+    #[test]
+    fn a_test_may_ask_to_be_run_with_each_of_some_features() {
+        let header = header("//! A matrix.\n//! features: ring aws-lc-rs\n").unwrap();
+        assert_eq!(header.features, ["ring", "aws-lc-rs"]);
+        let workspace = Workspace::members_only().unwrap();
+        let cells = cells(&workspace, true).unwrap();
+        let names: Vec<&str> = cells.iter().map(|cell| cell.name.as_str()).collect();
+        for name in ["e2e/matrix/ring", "e2e/matrix/aws-lc-rs", "client/aws-lc-rs"] {
+            assert!(names.contains(&name), "{names:?}");
+        }
+        assert!(!names.contains(&"e2e/matrix"));
     }
 
     #[test]

@@ -17,7 +17,9 @@ mod figures;
 mod layers;
 mod links;
 mod manifest;
+mod named;
 mod readme;
+mod releases;
 mod scenarios;
 mod sources;
 mod toml;
@@ -47,6 +49,8 @@ pub(crate) fn check(bless: bool) -> Result<bool> {
         ("architecture", architecture::check(&workspace, &files)),
         ("readme", readme::check(&workspace, &files)),
         ("scenarios", scenarios::check(&files)),
+        ("named", named::check(&workspace, &files)),
+        ("releases", releases::check(&workspace, &files)),
         ("links", links::check(&files)),
         ("figures", figures::check(&files)),
         ("sources", sources::check(&files)),

@@ -109,11 +109,12 @@ pub(super) fn tested(file: &str, what: &str, last: usize, text: &str, files: &Fi
     problems
 }
 
-fn row_number(line: &str) -> Option<usize> {
+pub(super) fn row_number(line: &str) -> Option<usize> {
     line.trim().strip_prefix('|')?.split('|').next()?.trim().parse().ok()
 }
 
-fn has_function(source: &str, name: &str) -> bool {
+/// Whether a source has a function of this name, outside of comments.
+pub(super) fn has_function(source: &str, name: &str) -> bool {
     let start = format!("fn {name}");
     source.lines().map(str::trim_start).filter(|line| !line.starts_with("//")).any(|line| {
         line.match_indices(&start).any(|(at, _)| line[at + start.len()..].starts_with(['(', '<', ' ']))
@@ -121,7 +122,7 @@ fn has_function(source: &str, name: &str) -> bool {
 }
 
 /// What stands between single backticks outside fenced blocks, with its line.
-fn code_spans(text: &str) -> impl Iterator<Item = (usize, &str)> {
+pub(super) fn code_spans(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut fenced = false;
     text.lines().enumerate().flat_map(move |(index, line)| {
         if line.trim_start().starts_with("```") {

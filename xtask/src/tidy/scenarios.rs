@@ -1,4 +1,5 @@
-//! docs/SCENARIOS.md: each scenario of its list names a test that exists.
+//! docs/SCENARIOS.md: each scenario of its list names a test that exists, and a control that fails it: the forty lines, or
+//! another test.
 
 use super::{Files, architecture};
 
@@ -7,7 +8,19 @@ const FILE: &str = "docs/SCENARIOS.md";
 /// Checks the table against the list above it.
 pub(super) fn check(files: &Files) -> Vec<String> {
     let Some(text) = files.get(FILE) else { return vec![format!("{FILE} is missing")] };
-    architecture::tested(FILE, "scenario", last(text), text, files)
+    let mut problems = architecture::tested(FILE, "scenario", last(text), text, files);
+    problems.extend(uncontrolled(text));
+    problems
+}
+
+/// Rows of a number whose last column says neither that the forty lines fail nor which test fails.
+fn uncontrolled(text: &str) -> Vec<String> {
+    let rows = text.lines().enumerate().filter(|(_, line)| architecture::row_number(line).is_some());
+    let bare = rows.filter(|(_, line)| {
+        let control = line.trim().trim_end_matches('|').rsplit(" | ").next().unwrap_or_default();
+        !control.contains("they fail") && !control.contains(".rs::")
+    });
+    bare.map(|(index, _)| format!("{FILE}:{}: names no control that fails it", index + 1)).collect()
 }
 
 /// The last number of the list: lines such as `7. Removed for 5 s, back → served throughout.`
@@ -24,12 +37,20 @@ mod tests {
     fn each_scenario_must_name_a_test() {
         let tests = ("tests/a.rs", "async fn s01_it_is_so<S: Subject>() {}\n");
         let list = "# Scenarios\n\n1. This.\n2. That.\n\n";
-        let row = |number: usize, test: &str| format!("| {number} | `tests/a.rs::{test}` | by hand |\n");
+        let row = |number: usize, test: &str| format!("| {number} | `tests/a.rs::{test}` | they fail |\n");
         let check = |text: String| check(&Files::of(&[(FILE, text.as_str()), tests]));
         assert!(check(list.to_owned() + &row(1, "s01_it_is_so") + &row(2, "s01_it_is_so")).is_empty());
         let problems = check(list.to_owned() + &row(1, "s01_it_is_so"));
         assert_eq!(problems, ["docs/SCENARIOS.md: scenario 2 has no row"]);
         let problems = check(list.to_owned() + &row(1, "s01_it_is_so") + &row(2, "gone"));
         assert_eq!(problems, ["docs/SCENARIOS.md:7: scenario 2: tests/a.rs has no fn gone"]);
+    }
+
+    #[test]
+    fn each_scenario_must_name_a_control() {
+        let row = |control: &str| format!("| 1 | `tests/a.rs::s01` | {control} |\n");
+        assert!(uncontrolled(&row("they fail")).is_empty());
+        assert!(uncontrolled(&row("they pass; who fails: `tests/b.rs::s01_by_hand`")).is_empty());
+        assert_eq!(uncontrolled(&row("they pass")), ["docs/SCENARIOS.md:1: names no control that fails it"]);
     }
 }

@@ -12,7 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use certsource_client::rustls::crypto::{CryptoProvider, ring};
+use certsource_client::rustls::crypto::CryptoProvider;
+// What stands beside the library uses the crypto that the library is built with.
+#[cfg(all(feature = "aws-lc-rs", not(feature = "ring")))]
+use certsource_client::rustls::crypto::aws_lc_rs as crypto;
+#[cfg(feature = "ring")]
+use certsource_client::rustls::crypto::ring as crypto;
 use certsource_client::rustls::pki_types::CertificateDer;
 use certsource_client::rustls::server::WebPkiClientVerifier;
 use certsource_client::rustls::{
@@ -106,7 +111,7 @@ impl<'a> Tls<'a> {
     pub fn config(&self) -> Arc<ServerConfig> {
         let builder = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(self.versions)
-            .expect("ring has them");
+            .expect("every provider has them");
         let builder = if self.clients.is_empty() {
             builder.with_no_client_auth()
         } else {
@@ -122,7 +127,7 @@ impl<'a> Tls<'a> {
             Some(Http::One) => vec![b"http/1.1".to_vec()],
             Some(Http::Two) => vec![b"h2".to_vec()],
         };
-        config.ticketer = ring::Ticketer::new().expect("there is randomness");
+        config.ticketer = crypto::Ticketer::new().expect("there is randomness");
         if !self.has_tickets {
             config.send_tls13_tickets = 0;
         }
@@ -131,7 +136,7 @@ impl<'a> Tls<'a> {
 }
 
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
+    Arc::new(crypto::default_provider())
 }
 
 pub fn roots<'a>(cas: impl IntoIterator<Item = &'a Ca>) -> Arc<RootCertStore> {

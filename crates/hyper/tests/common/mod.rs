@@ -12,7 +12,12 @@ use certsource_hyper::Connector;
 use certsource_hyper::certsource_reload::certsource::{Files, machine::Policy};
 use certsource_hyper::certsource_reload::{Generation, Reloader};
 use certsource_hyper::certsource_rustls::TlsGate;
-use certsource_hyper::rustls::crypto::{CryptoProvider, ring};
+use certsource_hyper::rustls::crypto::CryptoProvider;
+// What stands beside the library uses the crypto that the library is built with.
+#[cfg(all(feature = "aws-lc-rs", not(feature = "ring")))]
+use certsource_hyper::rustls::crypto::aws_lc_rs as crypto;
+#[cfg(feature = "ring")]
+use certsource_hyper::rustls::crypto::ring as crypto;
 use certsource_hyper::rustls::pki_types::CertificateDer;
 use certsource_hyper::rustls::server::WebPkiClientVerifier;
 use certsource_hyper::rustls::version::{TLS12, TLS13};
@@ -61,7 +66,7 @@ pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
+    Arc::new(crypto::default_provider())
 }
 
 pub fn roots<'a>(cas: impl IntoIterator<Item = &'a Ca>) -> Arc<RootCertStore> {
@@ -122,7 +127,7 @@ pub fn client_config(
 ) -> ClientConfig {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)
-        .expect("ring has them")
+        .expect("every provider has them")
         .with_root_certificates(roots(trust.iter().copied()));
     let mut config = match identity {
         Some(identity) => builder
@@ -199,7 +204,7 @@ pub fn server_config(
 ) -> Arc<ServerConfig> {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)
-        .expect("ring has them");
+        .expect("every provider has them");
     let builder = if clients.is_empty() {
         builder.with_no_client_auth()
     } else {
@@ -210,7 +215,7 @@ pub fn server_config(
     let mut config =
         builder.with_single_cert(identity.chain_der(), identity.key_der()).expect("what is issued is whole");
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-    config.ticketer = ring::Ticketer::new().expect("there is randomness");
+    config.ticketer = crypto::Ticketer::new().expect("there is randomness");
     Arc::new(config)
 }
 

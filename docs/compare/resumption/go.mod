@@ -1,0 +1,3 @@
+module certsource/resumption
+
+go 1.21

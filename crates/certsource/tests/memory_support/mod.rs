@@ -193,7 +193,7 @@ fn occurrences(
     // Most pages hold nothing but zeros, and without the optimiser each byte counts.
     let zeros = [0; 64];
     for (block, bytes) in chunk.chunks(zeros.len()).enumerate() {
-        if bytes == &zeros[..bytes.len()] {
+        if *bytes == zeros[..bytes.len()] {
             continue;
         }
         for (at, &byte) in bytes.iter().enumerate().map(|(at, byte)| (block * zeros.len() + at, byte)) {

@@ -1,5 +1,5 @@
-//! Whole sources over hostile files: each is read or refused with one line that says why, within a second, and nothing
-//! hostile is shown.
+//! Whole sources over hostile files: each is read or refused with one line that says why, within a second and within a
+//! memory that the limits bound, and nothing hostile is shown.
 //!
 //! What is not here: flaws of PEM by themselves (`pem_flaws`), ordinary mistakes in files (`files_read`), paths that are
 //! no files (`files_special`), and the cost of encrypted keys with a password (`key_password`).
@@ -10,11 +10,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use certsource::files::{KeyPermissions, Limits};
-use certsource::{Error, Files, Material, Reason};
+use certsource::{Error, Files, Material, Reason, Source as _};
 use certsource_testkit::{Ca, Issued, TestDir};
 
 /// The most that any of these may take. Without the optimizer all of it takes ten times as long.
 const BOUND: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 1 });
+/// The most memory at a time, besides the bytes of the files themselves, which are held twice at the most: as they were read,
+/// and decoded. What is made of 20,000 certificates is the largest of it.
+const MEMORY: u64 = 24 * MIB as u64;
 /// The longest message: about what fits on two lines of a terminal, with a path in it.
 const LONGEST: usize = 300;
 
@@ -77,7 +80,11 @@ fn is_hostile(c: char) -> bool {
 #[track_caller]
 fn load(name: &str, mut files: Files) -> Result<Arc<Material>, Error> {
     let (begin, before) = (Instant::now(), spent());
-    let loaded = files.load();
+    let mut loaded = None;
+    let used = allocation_counter::measure(|| loaded = Some(files.load())).bytes_max;
+    let loaded = loaded.unwrap();
+    let most = MEMORY + 2 * bytes_of(&files).min(Limits::default().file_bytes);
+    assert!(used <= most, "{name}: {used} bytes of memory, more than {most}");
     let (shown, debug) = match &loaded {
         Ok(material) => {
             let certificates = material.certificates().map(|(_, c)| c.inspection().to_string());
@@ -100,6 +107,16 @@ fn load(name: &str, mut files: Files) -> Result<Arc<Material>, Error> {
     assert!(!shown.contains(is_hostile), "{name}: {:?}", shown.chars().find(|c| is_hostile(*c)));
     assert!(!debug.contains(is_control), "{name}: {:?}", debug.chars().find(|c| is_control(*c)));
     loaded
+}
+
+/// The bytes of the files that a source names: of all of them, if it is a directory.
+fn bytes_of(files: &Files) -> u64 {
+    let Some(path) = files.origin().as_path().map(std::path::Path::to_path_buf) else { return 0 };
+    let size = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
+    match std::fs::read_dir(&path) {
+        Ok(entries) => entries.flatten().map(|entry| size(&entry.path())).sum(),
+        Err(_) => size(&path),
+    }
 }
 
 #[track_caller]

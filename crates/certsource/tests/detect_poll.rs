@@ -357,11 +357,24 @@ fn what_was_read_between_two_looks_is_read_again() {
     assert_eq!(bench.look(1), RECHECK);
 }
 
+/// What is read after a look that says "changed" is confirmed by the next look. Digests alone would confirm what was there only
+/// in between.
+#[test]
+fn what_was_put_back_after_a_look_that_said_changed_is_told_once() {
+    let (dir, path) = one_file();
+    let mut bench = Bench::new(Sha256::new(), std::slice::from_ref(&path));
+    fs::write(dir.join("b"), "one").unwrap();
+    fs::rename(dir.join("b"), &path).unwrap();
+    assert_eq!(bench.look(0), CHANGED, "the same content in another file");
+    assert!(is_same(bench.look(0)), "once");
+}
+
 #[test]
 fn digests_know_a_swap_and_ignore_one_that_changes_nothing() {
     let issued = Ca::new("Root").issue("localhost");
     let dir = KubeletDir::new(&issued).unwrap();
     let mut bench = Bench::new(Sha256::new(), &[dir.ca_path(), dir.cert_path(), dir.key_path()]);
+    assert!(is_same(bench.look(0)));
     dir.rewrite().unwrap();
     assert!(is_same(bench.look(1)));
     dir.swap(Ca::new("Other").issue("localhost")).unwrap();

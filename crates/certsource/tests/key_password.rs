@@ -121,8 +121,12 @@ fn scrypt(cost_parameter: u64, block_size: u16, parallelization: u16) -> Paramet
 
 fn refused(der: &[u8]) -> Error {
     let begin = Instant::now();
-    let error = PrivateKey::from_encrypted_der(der, PASSWORD).expect_err("this should not decrypt");
+    let mut decrypted = None;
+    let used =
+        allocation_counter::measure(|| decrypted = Some(PrivateKey::from_encrypted_der(der, PASSWORD)));
+    let error = decrypted.unwrap().expect_err("this should not decrypt");
     assert!(begin.elapsed() < Duration::from_secs(1), "{error}: {:?}", begin.elapsed());
+    assert!(used.bytes_max < 64 * 1024, "{error}: {} bytes of memory", used.bytes_max);
     error
 }
 

@@ -422,3 +422,13 @@ fn the_same_certificate_with_another_key_is_not_adopted_in_silence() {
     assert_eq!(world.told(), Vec::<String>::new());
     assert_eq!(*judged.lock().unwrap(), 2);
 }
+
+#[test]
+fn a_policy_is_taken_as_it_is_up_to_a_hundred_years() {
+    let long = Duration::from_secs(100 * 365 * 86_400);
+    let mut policy = Policy::every(long);
+    (policy.safety, policy.settle_loss, policy.pair_grace, policy.deadline) = (long, long, long, long);
+    policy.max_stale = Some(long);
+    let machine = certsource::machine::Machine::new(policy.clone(), Origin::named("slow"));
+    assert_eq!(*machine.policy(), policy);
+}

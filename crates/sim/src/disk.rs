@@ -141,6 +141,10 @@ pub enum Fault {
     Read(i32),
     /// Opening takes this long before it goes on.
     Hang(Duration),
+    /// Looking (`stat`, `readlink`) takes this long before it goes on.
+    HangLook(Duration),
+    /// Each read from the open file takes this long before it goes on.
+    HangRead(Duration),
 }
 
 /// How a file system behaves.

@@ -64,6 +64,8 @@ pub struct Bounds {
     pub slow: Duration,
     /// What becomes of events.
     pub fate: Fate,
+    /// How many watches there are; `None` is enough of them.
+    pub most_watches: Option<usize>,
     /// How much later than the interval and the settle time the end must be served.
     pub grace: Duration,
     /// How long after the writer's last call the end must be served, instead of what the policy promises.
@@ -89,6 +91,7 @@ impl Bounds {
             preemptions: 2,
             slow: Duration::ZERO,
             fate: Fate::Prompt,
+            most_watches: None,
             grace: Duration::ZERO,
             end_within: None,
             states: 200_000,

@@ -21,6 +21,7 @@ pub struct SimWatches {
 struct Standing {
     next: u64,
     most: Option<usize>,
+    refused: u64,
     by_number: BTreeMap<u64, One>,
 }
 
@@ -59,6 +60,11 @@ impl SimWatches {
     /// Watches over this file system; no more than `most` at a time.
     pub fn new(fs: SimFs, most: Option<usize>) -> Self {
         Self { fs, standing: Arc::new(Mutex::new(Standing { most, ..Standing::default() })) }
+    }
+
+    /// How many watches were refused because there was none left.
+    pub fn refused(&self) -> u64 {
+        lock(&self.standing).refused
     }
 
     /// The part that takes events, which may be used while an access is under way.
@@ -157,6 +163,7 @@ impl Watches for SimWatches {
         };
         let mut standing = lock(&self.standing);
         if standing.most.is_some_and(|most| standing.by_number.len() >= most) {
+            standing.refused += 1;
             return Err(WatchError::Exhausted("no watch left in the simulation".to_owned()));
         }
         let number = standing.next;

@@ -1,5 +1,6 @@
 //! The writers, each as a list of system calls: the rows of the project's list of writers that a file system of its
-//! own can show. What is not here: the contents, which are handed in as a [`Kit`].
+//! own can show. Two of them at once are in `writers/overlap.rs`. What is not here: the contents, which are handed in as
+//! a [`Kit`].
 //!
 //! Row 18 (a bind mount of one file) is a case of rows 1 and 15, the only writers that it can see; row 19 (NFS) is
 //! [`Traits`](crate::disk::Traits) with any writer; row 22 (quick succession, revert) is in
@@ -8,12 +9,17 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::slice;
+use std::time::Duration;
 
 use certsource::fs::Stamp;
 
 use crate::case::{Case, create, overwrite, replace};
 use crate::disk::{BEGIN, Blob, Call, Fault, errno};
 use crate::subject::Spec;
+
+mod overlap;
+
+pub use overlap::overlapping;
 
 /// Contents for writers: PEM text.
 #[derive(Clone, Debug)]
@@ -422,12 +428,28 @@ pub fn faults(kit: &Kit) -> Case {
 
 /// Row 21: opening hangs for longer than an engine waits; meanwhile a new version comes.
 pub fn hangs(kit: &Kit) -> Case {
-    let hang = Fault::Hang(std::time::Duration::from_secs(30));
-    let name = Some(OsString::from("ca.crt"));
-    trust("21 hangs", kit)
-        .then([Call::Break(name.clone(), hang)])
+    hangs_at("21 hangs", Fault::Hang(HANG), kit)
+}
+
+/// The same, where `stat` hangs.
+pub fn hangs_looking(kit: &Kit) -> Case {
+    hangs_at("21 hangs, stat", Fault::HangLook(HANG), kit)
+}
+
+/// The same, where `read` hangs.
+pub fn hangs_reading(kit: &Kit) -> Case {
+    hangs_at("21 hangs, read", Fault::HangRead(HANG), kit)
+}
+
+/// Longer than an engine waits.
+const HANG: Duration = Duration::from_secs(30);
+
+fn hangs_at(name: &str, hang: Fault, kit: &Kit) -> Case {
+    let file = Some(OsString::from("ca.crt"));
+    trust(name, kit)
+        .then([Call::Break(file.clone(), hang)])
         .then_lingering(replace(1, CA, slice::from_ref(&kit.bundles[1])))
-        .then_lingering([Call::Mend(name)])
+        .then_lingering([Call::Mend(file)])
         .meaning([&kit.bundles[1]])
 }
 
@@ -477,6 +499,8 @@ pub fn all(kit: &Kit) -> Vec<Case> {
         goes_and_comes(kit),
         faults(kit),
         hangs(kit),
+        hangs_looking(kit),
+        hangs_reading(kit),
         clock_back(kit),
         clock_forward(kit),
     ]

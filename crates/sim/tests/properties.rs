@@ -1,5 +1,5 @@
-//! Random histories of several writers, faults and clocks, against a model of a few lines. The properties are the
-//! design's invariants, by number. `CERTSOURCE_SIM_CASES` sets the number of cases.
+//! Random histories of up to three writers at once, faults and clocks, against a model of a few lines. The properties are
+//! the design's invariants, by number. `CERTSOURCE_SIM_CASES` sets the number of cases.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "only tests live here")]
 
 mod common;
@@ -10,7 +10,8 @@ use certsource::fs::{Fs, Stamp};
 use certsource::source::{Arrival, Detector, Look};
 use certsource_sim::engine::Strategy;
 use certsource_sim::watches::Fate;
-use common::world::{Act, Delay, Doing, Layout, Plan, run, run_with};
+use common::acts::{Act, Delay, Doing, Layout, Plan};
+use common::world::{run, run_with};
 use proptest::prelude::{Just, any, prop_assert, prop_oneof, proptest};
 use proptest::strategy::{Strategy as Strategy_, ValueTree as _};
 use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
@@ -46,14 +47,16 @@ fn doing() -> impl Strategy_<Value = Doing> {
         1 => Just(Doing::Remove),
         1 => Just(Doing::ReplaceDirectory),
         1 => prop_oneof![Just(-3600i64), Just(-1), Just(1), Just(7), Just(3600)].prop_map(Doing::SetClock),
-        2 => (0u8..6).prop_map(Doing::Fault),
+        2 => (0u8..10).prop_map(Doing::Fault),
         1 => Just(Doing::Mend),
     ]
 }
 
 fn plan() -> impl Strategy_<Value = Plan> {
-    let act = (doing(), 0usize..5, any::<u8>(), proptest::collection::vec(delay(), 1..4));
-    let act = act.prop_map(|(doing, version, order, delays)| Act { doing, version, order, delays });
+    let writer = prop_oneof![2 => Just(0u8), 2 => 1u8..3];
+    let act = (doing(), writer, 0usize..5, any::<u8>(), proptest::collection::vec(delay(), 1..4));
+    let act =
+        act.prop_map(|(doing, writer, version, order, delays)| Act { doing, writer, version, order, delays });
     (
         prop_oneof![Just(Strategy::Mtime), Just(Strategy::Sha256), Just(Strategy::Notify)],
         prop_oneof![Just(Layout::Trust), Just(Layout::Pair), Just(Layout::Full), Just(Layout::Volume)],
@@ -68,7 +71,7 @@ fn plan() -> impl Strategy_<Value = Plan> {
         ],
         prop_oneof![3 => Just(None), 1 => (0usize..3).prop_map(Some)],
         prop_oneof![3 => Just(usize::MAX), 1 => 100usize..700],
-        proptest::collection::vec(act, 1..6),
+        proptest::collection::vec(act, 1..7),
     )
         .prop_map(|(strategy, layout, tick, fate, most_watches, read_most, acts)| Plan {
             strategy,
@@ -81,6 +84,39 @@ fn plan() -> impl Strategy_<Value = Plan> {
         })
 }
 
+/// Histories in which anchors go while the identity is broken for longer than its grace; now and then something else
+/// happens, too.
+fn withdrawal() -> impl Strategy_<Value = Plan> {
+    let act = |doing, version, order, delays| Act { doing, writer: 0, version, order, delays };
+    // `ca.crt` alone, and `tls.crt` or `tls.key` alone: the order says with which file it begins, and that it ends there.
+    let only = |file: u8| 192 + file;
+    let breaks = prop_oneof![Just(Doing::Remove), Just(Doing::Rename), Just(Doing::InPlace(1))];
+    let loses =
+        prop_oneof![Just(Doing::Rename), (1u8..3).prop_map(Doing::InPlace), Just(Doing::UnlinkCreate)];
+    let more = proptest::collection::vec((doing(), 1u8..3, 0usize..5, any::<u8>(), delay()), 0..2);
+    (plan(), breaks, loses, 1u8..3, 0usize..2, any::<bool>(), more).prop_map(
+        move |(plan, breaks, loses, file, version, trust_first, more)| {
+            let broken = act(breaks, 1, only(file), vec![Delay::Millis(200)]);
+            let lost = act(loses, version, only(0), vec![Delay::Millis(700)]);
+            let two = if trust_first { [lost, broken] } else { [broken, lost] };
+            let mut acts = vec![
+                act(Doing::Rename, 3, 0, vec![Delay::Millis(20)]),
+                act(Doing::Mend, 0, 0, vec![Delay::Millis(7000)]),
+            ];
+            acts.extend(two);
+            acts.push(act(Doing::Mend, 0, 0, vec![Delay::Millis(13_000)]));
+            acts.extend(more.into_iter().map(|(doing, writer, version, order, delay)| Act {
+                doing,
+                writer,
+                version,
+                order,
+                delays: vec![delay],
+            }));
+            Plan { layout: Layout::Full, most_watches: None, acts, ..plan }
+        },
+    )
+}
+
 proptest! {
     #![proptest_config(config())]
 
@@ -88,6 +124,81 @@ proptest! {
     fn invariants_1_to_6_hold_in_random_histories(plan in plan()) {
         let log = run(&plan);
         prop_assert!(log.broken.is_none(), "{}\n{}", log.broken.as_deref().unwrap_or_default(), log.lines.join("\n"));
+    }
+
+    #[test]
+    fn invariant_12_holds_in_random_histories(plan in withdrawal()) {
+        let log = run(&plan);
+        prop_assert!(log.broken.is_none(), "{}\n{}", log.broken.as_deref().unwrap_or_default(), log.lines.join("\n"));
+    }
+}
+
+/// The random histories are about what they say: writers at once, and withdrawals that are published alone.
+#[test]
+fn the_histories_hold_what_is_asked_of_them() {
+    let mut runner = TestRunner::deterministic();
+    let logs = |runner: &mut TestRunner, of: &dyn Fn(&mut TestRunner) -> Plan| -> Vec<_> {
+        (0..64).map(|_| run(&of(runner))).collect()
+    };
+    let several = logs(&mut runner, &|runner| plan().new_tree(runner).unwrap().current());
+    let overlapped = several.iter().filter(|log| log.overlapped > 0).count();
+    let withdrawals = logs(&mut runner, &|runner| withdrawal().new_tree(runner).unwrap().current());
+    let degraded = withdrawals.iter().filter(|log| log.degraded > 0).count();
+    println!("of 64 histories, {overlapped} with writers at once; of 64, {degraded} with a withdrawal alone");
+    assert!(overlapped >= 16, "writers at once in {overlapped} of 64 histories");
+    assert!(degraded >= 16, "a withdrawal alone in {degraded} of 64 histories");
+}
+
+/// Histories that once broke a property, as they were found.
+#[test]
+fn histories_that_once_broke_a_property() {
+    let act = |doing, version, order, delays: &[Delay]| Act {
+        doing,
+        writer: 0,
+        version,
+        order,
+        delays: delays.to_vec(),
+    };
+    let full = |strategy, acts| Plan {
+        strategy,
+        layout: Layout::Full,
+        tick: 0,
+        fate: Fate::Prompt,
+        most_watches: None,
+        read_most: usize::MAX,
+        acts,
+    };
+    let (accesses, millis) = (Delay::Accesses, Delay::Millis);
+    let plans = [
+        full(Strategy::Notify, vec![act(Doing::Rename, 1, 94, &[millis(0)])]),
+        full(
+            Strategy::Sha256,
+            vec![
+                act(Doing::InPlace(1), 0, 0, &[accesses(0)]),
+                act(Doing::Rename, 0, 0, &[accesses(18), accesses(32)]),
+                act(Doing::InPlace(1), 3, 0, &[accesses(0)]),
+                act(Doing::UnlinkCreate, 3, 150, &[accesses(11), accesses(21)]),
+            ],
+        ),
+        full(
+            Strategy::Mtime,
+            vec![
+                act(Doing::UnlinkCreate, 4, 0, &[accesses(0)]),
+                act(Doing::InPlace(1), 2, 130, &[accesses(20)]),
+            ],
+        ),
+        full(
+            Strategy::Mtime,
+            vec![
+                act(Doing::Remove, 0, 0, &[accesses(6)]),
+                act(Doing::Rename, 4, 0, &[accesses(32)]),
+                act(Doing::Rename, 1, 187, &[millis(999), millis(4130)]),
+            ],
+        ),
+    ];
+    for plan in plans {
+        let log = run(&plan);
+        assert!(log.broken.is_none(), "{plan:?}: {:?}\n{}", log.broken, log.lines.join("\n"));
     }
 }
 

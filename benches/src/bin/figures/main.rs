@@ -46,7 +46,7 @@ mod table {
 
     type Figure = (&'static str, fn(usize) -> Vec<Row>);
 
-    const FIGURES: [Figure; 16] = [
+    const FIGURES: [Figure; 19] = [
         ("look-mtime", |_| looks::mtime()),
         ("look-link", |_| looks::link()),
         ("look-sha256", |_| looks::sha256()),
@@ -55,7 +55,10 @@ mod table {
         ("many-memory", |_| many::memory()),
         ("many-idle", |_| many::idle()),
         ("nothing-left", |_| many::nothing_left()),
-        ("event", latency::all),
+        ("event-file", |rotations| vec![latency::one_file(rotations)]),
+        ("event-pair", |rotations| vec![latency::pair(rotations)]),
+        ("event-swap", |rotations| vec![latency::volume(rotations, false)]),
+        ("event-swap-kept", |rotations| vec![latency::volume(rotations, true)]),
         ("requests", |_| client::requests()),
         ("handshakes", |_| client::handshakes()),
         ("first-request", |_| rotation::first_request()),

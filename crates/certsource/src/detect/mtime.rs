@@ -52,14 +52,15 @@ struct Entry {
 
 #[derive(Debug)]
 struct Times {
-    /// When every file was last looked at.
-    full: Instant,
+    /// From when on every file is looked at. Moments are kept, and not when it was last done: to compare two is cheaper
+    /// than to take one from the other.
+    full_from: Instant,
     /// Every file is looked at by the next look.
     is_full_due: bool,
-    /// When "changed" was last said.
-    told: Instant,
-    /// When the content must be read once more.
+    /// When the content must be read once more, because it changed.
     read_again: Option<Instant>,
+    /// When the content is read whatever was seen.
+    read_anyway: Instant,
 }
 
 impl Mtime {
@@ -98,8 +99,12 @@ impl Mtime {
     }
 
     fn changed(&mut self, arrival: Arrival, now: Instant) -> Look {
-        let read_again = Some(now + TRUST_AFTER);
-        self.times = Some(Times { full: now, is_full_due: false, told: now, read_again });
+        self.times = Some(Times {
+            full_from: now + FULL_ROUND,
+            is_full_due: false,
+            read_again: Some(now + TRUST_AFTER),
+            read_anyway: now + READ_ANYWAY,
+        });
         self.has_moved = true;
         Look::Changed(arrival)
     }
@@ -146,10 +151,9 @@ impl Detector for Mtime {
             Some(Moved::No) | None => {}
         }
         let Some(times) = &mut self.times else { return Ok(self.changed(Arrival::Unknown, mono)) };
-        let is_full =
-            moved.is_none() || times.is_full_due || mono.saturating_duration_since(times.full) >= FULL_ROUND;
+        let is_full = moved.is_none() || times.is_full_due || mono >= times.full_from;
         if is_full {
-            (times.full, times.is_full_due) = (mono, false);
+            (times.full_from, times.is_full_due) = (mono + FULL_ROUND, false);
             if self.any_differs(fs) {
                 // The volume may have been swapped since the link was read above.
                 let moved = self.link.as_mut().map(|link| link.moved(fs));
@@ -159,10 +163,9 @@ impl Detector for Mtime {
             }
         }
         let Some(times) = &mut self.times else { return Ok(self.changed(Arrival::Unknown, mono)) };
-        let is_due = times.read_again.is_some_and(|at| mono >= at);
-        if is_due || mono.saturating_duration_since(times.told) >= READ_ANYWAY {
+        if times.read_again.is_some_and(|at| mono >= at) || mono >= times.read_anyway {
             times.read_again = None;
-            times.told = mono;
+            times.read_anyway = mono + READ_ANYWAY;
             return Ok(Look::Changed(Arrival::Recheck));
         }
         Ok(times.read_again.map_or(Look::Same, Look::SameUntil))

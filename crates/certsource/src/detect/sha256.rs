@@ -11,7 +11,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::link::{DataLink, Moved};
 use crate::clock::Now;
 use crate::error::Error;
-use crate::fs::{Fs, Kind, Opened};
+use crate::fs::{Fs, Kind, Opened, Seen};
 use crate::source::{Arrival, Detector, Look};
 
 /// Bytes after which a file counts as too large to compare: more than any limit on a file that is read for use.
@@ -35,6 +35,9 @@ pub struct Sha256 {
     link: Option<DataLink>,
     buffer: Zeroizing<Vec<u8>>,
     has_looked: bool,
+    /// What `stat(2)` told at the last look that said "changed", until the next look. What the engine read in between may
+    /// have been put there and taken away again, and then the digests are as before.
+    seen: Vec<Seen>,
     /// When to say "changed" although nothing differs.
     read_again: Option<Instant>,
     read_anyway: Option<Instant>,
@@ -86,6 +89,17 @@ impl Sha256 {
         }
         self.read_again.map_or(Look::Same, Look::SameUntil)
     }
+
+    /// Whether a file was replaced or touched since the last look, if that look said "changed".
+    fn was_moved(&mut self, fs: &dyn Fs, paths: &[PathBuf]) -> bool {
+        let seen = std::mem::take(&mut self.seen);
+        seen.iter().zip(paths).any(|(seen, path)| Seen::at(fs, path) != *seen)
+    }
+
+    fn changed(&mut self, fs: &dyn Fs, paths: &[PathBuf], arrival: Arrival) -> Look {
+        self.seen = paths.iter().map(|path| Seen::at(fs, path)).collect();
+        Look::Changed(arrival)
+    }
 }
 
 impl Detector for Sha256 {
@@ -99,16 +113,18 @@ impl Detector for Sha256 {
         }
         if !std::mem::replace(&mut self.has_looked, true) {
             self.link = DataLink::find(fs, paths);
-            return Ok(Look::Changed(Arrival::Unknown));
+            return Ok(self.changed(fs, paths, Arrival::Unknown));
         }
         if !differs {
-            return Ok(self.same(now));
+            // Once: a file system whose numbers move by themselves would say so at every look.
+            let was_moved = self.was_moved(fs, paths);
+            return Ok(if was_moved { Look::Changed(Arrival::Unknown) } else { self.same(now) });
         }
         if moved == Moved::Swapped {
-            return Ok(Look::Changed(Arrival::Swapped));
+            return Ok(self.changed(fs, paths, Arrival::Swapped));
         }
         self.link = DataLink::find(fs, paths);
-        Ok(Look::Changed(Arrival::Unknown))
+        Ok(self.changed(fs, paths, Arrival::Unknown))
     }
 }
 

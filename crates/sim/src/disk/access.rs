@@ -68,7 +68,9 @@ impl Disk {
     /// How long this access hangs.
     pub fn hangs_for(&self, access: &Access) -> Duration {
         match (access, self.fault(access.name())) {
-            (Access::Open(_) | Access::DirOpen(..), Some(Fault::Hang(time))) => time,
+            (Access::Open(_) | Access::DirOpen(..), Some(Fault::Hang(time)))
+            | (Access::Stat(_) | Access::ReadLink(_), Some(Fault::HangLook(time)))
+            | (Access::FileRead(..), Some(Fault::HangRead(time))) => time,
             _ => Duration::ZERO,
         }
     }

@@ -138,7 +138,7 @@ impl Node {
             at = chain.before.as_ref();
         }
         let fs = stage(&self.disk);
-        let watches = Arc::new(SimWatches::new(fs.clone(), None));
+        let watches = Arc::new(SimWatches::new(fs.clone(), explorer.bounds.most_watches));
         let post = watches.post();
         let mut live = explorer.subject.start(&explorer.case.spec, &fs, watches);
         for record in records.into_iter().rev() {

@@ -1,6 +1,8 @@
 //! What the tests share: contents, minted once for each process.
 #![allow(dead_code, reason = "each test takes what it needs")]
 
+pub(crate) mod acts;
+pub(crate) mod model;
 pub(crate) mod world;
 
 use std::sync::OnceLock;

@@ -1,0 +1,281 @@
+//! The writers of a random history at work, and the model that the reader is held against: what could be seen when, and
+//! what of it somebody meant.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use certsource::pem::{self, Content};
+use certsource_sim::case::Case;
+use certsource_sim::disk::{Blob, Call, Disk, RawEvent};
+use certsource_sim::engine::tag;
+use certsource_sim::fs::SimFs;
+use certsource_sim::subject::Spec;
+use certsource_sim::watches::{Due, Fate, Post};
+
+use super::acts::{Delay, Layout, Meant, Plan, Script, ending, scripts};
+
+/// Anchors, each by its DER.
+pub(crate) type Anchors = BTreeSet<Vec<u8>>;
+
+struct Queued {
+    delay: Delay,
+    call: Call,
+    act: usize,
+    is_last: bool,
+}
+
+/// An act, and whether another was under way while it was.
+struct Act {
+    meant: Meant,
+    is_under_way: bool,
+    has_begun: bool,
+    is_overlapped: bool,
+}
+
+/// What one writer has still to do.
+#[derive(Default)]
+struct Lane {
+    calls: VecDeque<Queued>,
+    /// When it made its last call.
+    at: Duration,
+}
+
+/// What could be seen for a while.
+#[derive(Clone, Debug)]
+pub(crate) struct Visible {
+    pub(crate) from: Duration,
+    pub(crate) to: Duration,
+    pub(crate) content: Vec<Option<Blob>>,
+    pub(crate) tag: Option<u64>,
+    /// The anchors, where they are whole; whatever the other files hold.
+    pub(crate) anchors: Option<Anchors>,
+    pub(crate) is_meant: bool,
+}
+
+/// The writers and the model: everything but the reader.
+pub(crate) struct Model {
+    spec: Spec,
+    layout: Layout,
+    paths: Vec<PathBuf>,
+    acts: Vec<Act>,
+    lanes: Vec<Lane>,
+    /// What happens when all of them are done.
+    ending: Option<Script>,
+    initial: Vec<Option<Blob>>,
+    pub(crate) visible: Vec<Visible>,
+    pub(crate) post: Post,
+    fate: Fate,
+    pub(crate) due: Vec<Due>,
+    pub(crate) due_at: Duration,
+    pub(crate) lines: Vec<String>,
+    pub(crate) clock_was_set: bool,
+    pub(crate) was_broken: bool,
+    pub(crate) last_call: Duration,
+    /// Until when an access hangs, or hung.
+    pub(crate) hung_until: Duration,
+    pub(crate) unstamped: bool,
+    tags: Vec<(Vec<Option<Blob>>, Option<u64>)>,
+}
+
+impl Model {
+    pub(crate) fn new(plan: &Plan, case: &Case, disk: &Arc<Disk>, post: Post) -> Self {
+        let paths = case.paths();
+        let initial = disk.visible(&paths);
+        let mut model = Self {
+            spec: case.spec.clone(),
+            layout: plan.layout,
+            acts: Vec::new(),
+            lanes: Vec::new(),
+            ending: Some(ending()),
+            initial: initial.clone(),
+            visible: Vec::new(),
+            post,
+            fate: plan.fate,
+            due: Vec::new(),
+            due_at: Duration::ZERO,
+            lines: Vec::new(),
+            clock_was_set: false,
+            was_broken: false,
+            last_call: Duration::ZERO,
+            hung_until: Duration::ZERO,
+            unstamped: false,
+            tags: Vec::new(),
+            paths,
+        };
+        for script in scripts(plan, &model.paths) {
+            model.add_lane(script, Duration::ZERO);
+        }
+        let (tag, anchors) = (model.tag(&initial, disk), model.anchors(&initial));
+        let (from, to) = (Duration::ZERO, Duration::MAX);
+        model.visible.push(Visible { from, to, content: initial, tag, anchors, is_meant: true });
+        model
+    }
+
+    fn add_lane(&mut self, scripts: impl IntoIterator<Item = Script>, at: Duration) {
+        let mut lane = Lane { calls: VecDeque::new(), at };
+        for Script { calls, meant } in scripts {
+            let act = self.acts.len();
+            self.acts.push(Act { meant, is_under_way: false, has_begun: false, is_overlapped: false });
+            let count = calls.len();
+            lane.calls.extend(calls.into_iter().enumerate().map(|(number, (delay, call))| Queued {
+                delay,
+                call,
+                act,
+                is_last: number + 1 == count,
+            }));
+        }
+        self.lanes.push(lane);
+    }
+
+    /// How many acts were under way while another was.
+    pub(crate) fn overlapped(&self) -> usize {
+        self.acts.iter().filter(|act| act.is_overlapped).count()
+    }
+
+    /// When the next call is made if the reader rests; `None` when all is done.
+    pub(crate) fn next_call(&mut self, now: Duration) -> Option<Duration> {
+        if self.lanes.iter().all(|lane| lane.calls.is_empty()) {
+            let ending = self.ending.take()?;
+            self.add_lane([ending], now);
+        }
+        self.lanes.iter().filter_map(Lane::due_at_rest).min()
+    }
+
+    /// Makes the calls of all writers whose moment has come, while the reader rests.
+    pub(crate) fn rest(&mut self, disk: &mut Arc<Disk>) {
+        for lane in 0..self.lanes.len() {
+            if self.lanes[lane].due_at_rest().is_some_and(|at| at <= disk.mono()) {
+                self.call(lane, disk);
+            }
+        }
+    }
+
+    /// The reader makes an access: counts it, and makes the calls whose moment has come.
+    pub(crate) fn before_access(&mut self, disk: &mut Arc<Disk>) {
+        for lane in 0..self.lanes.len() {
+            loop {
+                let at = self.lanes[lane].at;
+                match self.lanes[lane].calls.front_mut().map(|queued| &mut queued.delay) {
+                    Some(Delay::Accesses(0)) => {}
+                    Some(Delay::Accesses(left)) => {
+                        *left -= 1;
+                        break;
+                    }
+                    Some(Delay::Millis(millis))
+                        if at + Duration::from_millis((*millis).into()) <= disk.mono() => {}
+                    Some(Delay::Millis(_)) | None => break,
+                }
+                self.call(lane, disk);
+            }
+        }
+    }
+
+    fn call(&mut self, lane: usize, disk: &mut Arc<Disk>) {
+        let now = disk.mono();
+        self.lanes[lane].at = now;
+        let Some(queued) = self.lanes[lane].calls.pop_front() else { return };
+        self.last_call = now;
+        self.clock_was_set |= matches!(queued.call, Call::SetClock(_));
+        self.was_broken |= matches!(queued.call, Call::Break(..));
+        self.begin(queued.act);
+        let result = Arc::make_mut(disk).call(&queued.call);
+        let failed = result.as_ref().err().map_or_else(String::new, |error| format!("   fails: {error}"));
+        let call = &queued.call;
+        self.lines.push(format!("{:>9.3} s  writer {lane}  {call:?}{failed}", now.as_secs_f64()));
+        // A writer whose file another took away gives up that call; the next may work.
+        let events: Vec<RawEvent> = result.unwrap_or_default();
+        let content = disk.visible(&self.paths);
+        let is_meant = self.is_meant(queued.act, &content, disk);
+        if queued.is_last {
+            self.acts[queued.act].is_under_way = false;
+        }
+        let last = self.visible.last_mut().unwrap();
+        if last.content == content {
+            last.is_meant |= is_meant;
+        } else {
+            last.to = now;
+            self.unstamped = !disk.stamps_moved();
+            let (tag, anchors) = (self.tag(&content, disk), self.anchors(&content));
+            self.visible.push(Visible { from: now, to: Duration::MAX, content, tag, anchors, is_meant });
+        }
+        self.send(events, now);
+    }
+
+    fn begin(&mut self, act: usize) {
+        if self.acts[act].has_begun {
+            return;
+        }
+        (self.acts[act].has_begun, self.acts[act].is_under_way) = (true, true);
+        let writes = |act: &&mut Act| act.is_under_way && !act.meant.is_empty();
+        if self.acts.iter_mut().filter(writes).count() > 1 {
+            self.acts.iter_mut().filter(writes).for_each(|act| act.is_overlapped = true);
+        }
+    }
+
+    /// Whether what can be seen after a call of this act is what somebody meant. Of an act that is alone: what it means to
+    /// leave behind. Where several were under way, each file is as one of them meant it; a directory is swapped as a whole.
+    fn is_meant(&self, act: usize, content: &[Option<Blob>], disk: &Disk) -> bool {
+        let holds = |meant: &Meant| meant.iter().all(|(path, blob)| disk.content(path) == *blob);
+        if !self.acts[act].is_overlapped {
+            return holds(&self.acts[act].meant);
+        }
+        let mut begun = self.acts.iter().filter(|act| act.has_begun && !act.meant.is_empty());
+        if self.layout == Layout::Volume {
+            return content == self.initial || begun.any(|act| holds(&act.meant));
+        }
+        self.paths.iter().enumerate().all(|(number, path)| {
+            let is_this = |blob: &Option<Blob>| *blob == content[number];
+            is_this(&self.initial[number])
+                || begun.clone().any(|act| act.meant.get(path).is_some_and(is_this))
+        })
+    }
+
+    fn tag(&mut self, content: &[Option<Blob>], disk: &Arc<Disk>) -> Option<u64> {
+        if let Some((_, tag)) = self.tags.iter().find(|(known, _)| known == content) {
+            return *tag;
+        }
+        let mut disk = (**disk).clone();
+        disk.mend_all();
+        let tag = self.spec.files(&SimFs::new(Arc::new(disk))).load().ok().map(|material| tag(&material));
+        self.tags.push((content.to_vec(), tag));
+        tag
+    }
+
+    /// Only where there is an identity beside them: there they may go alone.
+    fn anchors(&self, content: &[Option<Blob>]) -> Option<Anchors> {
+        let (Spec::Full(..), Some(Some(bundle))) = (&self.spec, content.first()) else { return None };
+        let sections: Result<Vec<_>, _> = pem::sections(bundle.bytes()).collect();
+        let anchor = |section: pem::Section| match section.content {
+            Content::Certificate(der) => Some(der.to_vec()),
+            _ => None,
+        };
+        let anchors: Anchors = sections.ok()?.into_iter().filter_map(anchor).collect();
+        (!anchors.is_empty()).then_some(anchors)
+    }
+
+    fn send(&mut self, events: Vec<RawEvent>, now: Duration) {
+        let due = self.post.address(&events);
+        if self.fate == Fate::Prompt {
+            self.post.deliver(&due);
+            return;
+        }
+        if self.due.is_empty() {
+            self.due_at = now + Duration::from_millis(50);
+        }
+        self.due.extend(due);
+        let due = std::mem::take(&mut self.due);
+        self.due = self.post.suffer(self.fate, due);
+    }
+}
+
+impl Lane {
+    fn due_at_rest(&self) -> Option<Duration> {
+        self.calls.front().map(|queued| match queued.delay {
+            // The reader rests: then after half a second all the same.
+            Delay::Accesses(_) => self.at + Duration::from_millis(500),
+            Delay::Millis(millis) => self.at + Duration::from_millis(millis.into()),
+        })
+    }
+}

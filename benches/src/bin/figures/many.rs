@@ -100,7 +100,7 @@ pub(crate) fn looks_of_all() -> Vec<Row> {
     let (mut ratios, mut paced_ratios, mut ours, mut bare, mut lateness) =
         (vec![], vec![], vec![], vec![], vec![]);
     for _ in 0..3 {
-        let (paced_ns, tight_ns) = (bare_paced(&paths), bare_tight(&paths));
+        let (paced_ns, tight_ns) = (bare_paced(&paths, 1), bare_tight(&paths));
         drop(taken());
         let before = cpu();
         sleep(MEASURED);
@@ -128,7 +128,7 @@ pub(crate) fn looks_of_all() -> Vec<Row> {
             bar: "≤ 1.3 ×".to_owned(),
             is_met: ratio <= 1.3,
             note: format!(
-                "bare: 30,000 × statx in one loop; {paced:.2} × of the same calls made 600 at a time, every 20 ms"
+                "bare: 30,000 × statx in one loop; {paced:.2} × of the same calls made 600 at a time, every 20 ms, as ours are"
             ),
         },
         Row {
@@ -153,15 +153,20 @@ fn bare_tight(paths: &[[PathBuf; 3]]) -> f64 {
     (thread_cpu() - before) as f64 / (3 * paths.len()) as f64
 }
 
-/// The same calls, spread over seconds in steps of 20 ms.
-fn bare_paced(paths: &[[PathBuf; 3]]) -> f64 {
+/// The same calls, spread over a second or more in steps of 20 ms, as our looks are; CPU of one source's.
+fn bare_paced<const FILES: usize>(paths: &[[PathBuf; FILES]], times: u32) -> f64 {
+    let step = Duration::from_millis(20);
+    let at_once = paths.len().div_ceil((SECOND.as_millis() / step.as_millis()) as usize);
     let before = thread_cpu();
-    let start = Instant::now();
-    for (number, part) in paths.chunks(200).enumerate() {
-        sleep((start + Duration::from_millis(20) * number as u32).saturating_duration_since(Instant::now()));
-        part.iter().flatten().for_each(|path| stat(path));
+    let mut next = Instant::now();
+    for _ in 0..times {
+        for part in paths.chunks(at_once) {
+            sleep(next.saturating_duration_since(Instant::now()));
+            part.iter().flatten().for_each(|path| stat(path));
+            next += step;
+        }
     }
-    (thread_cpu() - before) as f64 / paths.len() as f64
+    (thread_cpu() - before) as f64 / (paths.len() * times as usize) as f64
 }
 
 /// What 10,000 sources hold beyond what was loaded.
@@ -223,6 +228,8 @@ pub(crate) fn idle() -> Vec<Row> {
         (0..1_000).map(|number| base.write(format!("{number}.pem"), &pem).expect("a file")).collect();
     // What was written just now may be written still: each start would wait for its file to settle.
     sleep(QUIET);
+    let alone: Vec<[PathBuf; 1]> = paths.iter().map(|path| [path.clone()]).collect();
+    let bare = bare_paced(&alone, 15) * 30_000.0 / 1e9;
     let start = |path| Reloader::builder(Files::trust(path)).every(SECOND).start().expect("the file loads");
     let reloaders: Vec<Reloader> = paths.into_iter().map(start).collect();
     sleep(QUIET);
@@ -234,11 +241,12 @@ pub(crate) fn idle() -> Vec<Row> {
         id: "many-idle",
         what: "1,000 sources of one file, a look a second, 30 s: CPU".to_owned(),
         ours: format!("{used:.3} s"),
-        bare: "0.40 s (go-resty)".to_owned(),
-        result: format!("{used:.3} s"),
+        bare: format!("{bare:.3} s"),
+        result: format!("{used:.3} s, {:.2} ×", used / bare),
         bar: "≤ 0.08 s".to_owned(),
         is_met: used <= 0.08,
-        note: "go-resty's figure was measured on this kind of machine, not in this run".to_owned(),
+        note: "bare: 30,000 × statx, 20 at a time, every 20 ms, as ours are; go-resty took 0.40 s on a machine of this kind, not in this run"
+            .to_owned(),
     }]
 }
 

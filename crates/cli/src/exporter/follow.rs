@@ -34,22 +34,40 @@ impl Default for Counts {
     }
 }
 
+/// What is followed, at one moment.
+pub(super) struct Seen {
+    pub(super) counts: Counts,
+    /// `None` before the first load.
+    pub(super) status: Option<Status>,
+    /// The certificates and lists of the generation that is served.
+    pub(super) items: Arc<Vec<Item>>,
+}
+
+/// What hooks told.
+#[derive(Default)]
+struct Told {
+    counts: Counts,
+    /// Loads that were told before the generation could be seen: a hook does not wait for those who start a source.
+    early: u64,
+    is_started: bool,
+}
+
 pub(super) struct Followed {
     reloader: OnceLock<Reloader>,
-    counts: Mutex<Counts>,
+    told: Mutex<Told>,
     /// Of which generation, and what is told of it.
     items: Mutex<(u64, Arc<Vec<Item>>)>,
     show_paths: bool,
 }
 
 impl Followed {
+    fn empty(show_paths: bool) -> Arc<Self> {
+        let (reloader, told, items) = (OnceLock::new(), Mutex::default(), Mutex::default());
+        Arc::new(Self { reloader, told, items, show_paths })
+    }
+
     pub(super) fn start(files: Files, policy: Policy, show_paths: bool) -> Arc<Self> {
-        let followed = Arc::new(Self {
-            reloader: OnceLock::new(),
-            counts: Mutex::default(),
-            items: Mutex::default(),
-            show_paths,
-        });
+        let followed = Self::empty(show_paths);
         let weak = Arc::downgrade(&followed);
         let builder =
             Reloader::builder(files).policy(policy).wait_for_initial(LONG).on_failure(|_| ()).on_event(
@@ -64,18 +82,28 @@ impl Followed {
             let Ok(gate) = TlsGate::new() else { return };
             let started = builder.gate(gate).start_async().await;
             if let (Some(followed), Ok(reloader)) = (weak.upgrade(), started) {
-                // It is started once.
-                let _ = followed.reloader.set(reloader);
+                followed.started(reloader);
             }
         });
         followed
     }
 
+    /// From now on what is served can be seen, so its loads count.
+    fn started(&self, reloader: Reloader) {
+        // It is started once.
+        let _ = self.reloader.set(reloader);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.is_started = true;
+        told.counts.reloads += std::mem::take(&mut told.early);
+    }
+
     fn count(&self, event: &Event) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let Told { counts, early, is_started } = &mut *told;
         match &event.kind {
             // Not the end of a problem: of a source that is half broken, the other half is still published.
-            EventKind::Loaded(_) | EventKind::Reloaded(_) => counts.reloads += 1,
+            EventKind::Loaded(_) | EventKind::Reloaded(_) if *is_started => counts.reloads += 1,
+            EventKind::Loaded(_) | EventKind::Reloaded(_) => *early += 1,
             EventKind::Failed(failure) | EventKind::Rejected(failure) => {
                 *counts.failures.entry(failure.reason().as_str()).or_default() += 1;
                 counts.problem = Some(crate::error::chain(&failure.error));
@@ -85,31 +113,42 @@ impl Followed {
         }
     }
 
-    pub(super) fn counts(&self) -> Counts {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Everything of one moment: no load is counted whose generation is not seen, and no certificates are those of
+    /// another generation than the rest.
+    pub(super) fn seen(&self) -> Seen {
+        // First: hooks are told of what is published already.
+        let counts = self.told.lock().unwrap_or_else(PoisonError::into_inner).counts.clone();
+        let Some(reloader) = self.reloader.get() else {
+            return Seen { counts, status: None, items: Arc::default() };
+        };
+        loop {
+            let (generation, status) = (reloader.current(), reloader.status());
+            // Else there was a reload in between.
+            if status.generation == generation.number() {
+                return Seen { counts, status: Some(status), items: self.items(&generation) };
+            }
+        }
+    }
+
+    fn status(&self) -> Option<Status> {
+        self.reloader.get().map(Reloader::status)
     }
 
     /// Why it fails now, in words.
     pub(super) fn problem(&self) -> Option<String> {
-        let is_failing = self.status().is_none_or(|status| status.reason.is_some());
-        self.counts().problem.filter(|_| is_failing)
-    }
-
-    pub(super) fn status(&self) -> Option<Status> {
-        self.reloader.get().map(Reloader::status)
+        let Seen { counts, status, .. } = self.seen();
+        counts.problem.filter(|_| status.is_none_or(|status| status.reason.is_some()))
     }
 
     pub(super) fn is_ready(&self) -> bool {
         self.status().is_some_and(|status| status.is_ready_at(SystemTime::now()))
     }
 
-    /// The certificates and lists of the generation that is served. Made once for each.
-    pub(super) fn items(&self) -> Arc<Vec<Item>> {
-        let Some(reloader) = self.reloader.get() else { return Arc::default() };
-        let generation = reloader.current();
+    /// Made once for each generation.
+    fn items(&self, generation: &Generation) -> Arc<Vec<Item>> {
         let mut made = self.items.lock().unwrap_or_else(PoisonError::into_inner);
         if made.0 != generation.number() {
-            *made = (generation.number(), Arc::new(self.make_items(&generation)));
+            *made = (generation.number(), Arc::new(self.make_items(generation)));
         }
         Arc::clone(&made.1)
     }
@@ -163,28 +202,58 @@ mod tests {
         policy.settle_loss = Duration::from_millis(200);
         policy.interval = Duration::from_millis(50);
         let followed = Followed::start(Files::kubernetes(volume.path()), policy, false);
-        let until = async |what: &str, is: &dyn Fn() -> bool| {
+        let until = async |what: &str, is: &dyn Fn(&Seen) -> bool| {
             let end = std::time::Instant::now() + Duration::from_secs(60);
-            while !is() {
+            loop {
+                let seen = followed.seen();
+                if is(&seen) {
+                    return seen;
+                }
                 assert!(std::time::Instant::now() < end, "never: {what}; {:?}", followed.status());
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        let generation = || followed.status().map_or(0, |status| status.generation);
-        until("loaded", &|| followed.counts().reloads == 1).await;
-        assert_eq!((followed.problem(), followed.items().len()), (None, 3));
-        assert!(Arc::ptr_eq(&followed.items(), &followed.items()), "made once");
+        let generation = |seen: &Seen| seen.status.as_ref().map_or(0, |status| status.generation);
+        let loaded = until("loaded", &|seen| seen.counts.reloads == 1).await;
+        assert_eq!((generation(&loaded), loaded.items.len(), followed.problem()), (1, 3, None));
+        assert!(Arc::ptr_eq(&loaded.items, &followed.seen().items), "made once");
 
         write(ca.certificate_pem(), other.key_pem());
-        until("the withdrawal", &|| generation() == 2 && followed.counts().reloads == 2).await;
-        assert_eq!(followed.items().len(), 2, "what is told is that of the new generation");
+        let withdrawn = until("the withdrawal", &|seen| seen.counts.reloads == 2).await;
+        assert_eq!(generation(&withdrawn), 2, "no load is counted whose generation is not seen");
+        assert_eq!(withdrawn.items.len(), 2, "what is told is that of the new generation");
         assert!(
             followed.problem().is_some_and(|problem| problem.contains("match")),
             "{:?}",
-            followed.counts()
+            withdrawn.counts
         );
 
         write(ca.certificate_pem(), leaf.key_pem());
-        until("well again", &|| followed.problem().is_none()).await;
+        until("well again", &|_| followed.problem().is_none()).await;
+    }
+
+    /// A hook may be told of the first load before those who start the source are told that it has begun.
+    #[tokio::test]
+    async fn a_load_counts_when_its_generation_can_be_seen() {
+        let volume = KubeletDir::new(Ca::new("a").issue("localhost")).unwrap();
+        let followed = Followed::empty(false);
+        let reloader = Reloader::builder(Files::kubernetes(volume.path())).start_async().await.unwrap();
+        let mut events = reloader.subscribe();
+        volume.swap(Ca::new("b").issue("localhost")).unwrap();
+        reloader.reload().await.unwrap();
+        let event = loop {
+            let event = events.next().await.unwrap().unwrap();
+            if matches!(event.kind, EventKind::Reloaded(_)) {
+                break event;
+            }
+        };
+        followed.count(&event);
+        let seen = followed.seen();
+        assert_eq!((seen.counts.reloads, seen.items.len(), seen.status.is_none()), (0, 0, true));
+        followed.started(reloader);
+        let seen = followed.seen();
+        assert_eq!((seen.counts.reloads, seen.items.len()), (1, 2));
+        followed.count(&event);
+        assert_eq!(followed.seen().counts.reloads, 2);
     }
 }

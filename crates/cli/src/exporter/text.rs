@@ -9,7 +9,7 @@ use certsource::text::Escaped;
 
 use super::State;
 use super::collect::{Item, SourceState};
-use super::follow::NAME;
+use super::follow::{NAME, Seen};
 
 /// So much of a fingerprint tells certificates apart.
 const SHORT: usize = 16;
@@ -78,9 +78,12 @@ fn with_path(labels: &mut String, path: Option<&Path>) {
 /// Everything, as one scrape gets it.
 pub(super) fn metrics(state: &State, now: SystemTime) -> String {
     let snapshot = state.snapshot();
-    let followed = state.followed.as_ref().map(|followed| followed.items()).unwrap_or_default();
+    let followed = state.followed.as_ref().map(|followed| followed.seen());
     let files = || snapshot.iter().flat_map(|snapshot| &snapshot.files);
-    let items = || files().flat_map(|items| items.iter()).chain(followed.iter());
+    let items = || {
+        let followed = followed.iter().flat_map(|seen| seen.items.iter());
+        files().flat_map(|items| items.iter()).chain(followed)
+    };
     let certificates = || items().filter(|item| !item.is_crl);
     let length: usize = items().map(|item| item.labels.len() + 50).sum();
     let mut text = String::with_capacity(3 * length + 8192);
@@ -106,30 +109,29 @@ pub(super) fn metrics(state: &State, now: SystemTime) -> String {
         sample(all, "x509_crl_next_update", item, seconds(item.not_after));
     });
     let sources: &[SourceState] = snapshot.as_ref().map_or(&[], |snapshot| &snapshot.sources);
-    self::sources(all, state, sources);
+    self::sources(all, followed.as_ref(), sources);
     if let Some(snapshot) = snapshot.as_ref().filter(|_| !sources.is_empty()) {
         family(all, "x509_scan_timestamp_seconds", "gauge", "When the files were looked at last.");
         let _ = writeln!(all, "x509_scan_timestamp_seconds {}", seconds(snapshot.collected));
         family(all, "x509_scan_duration_seconds", "gauge", "How long that took.");
         let _ = writeln!(all, "x509_scan_duration_seconds {:.6}", snapshot.took.as_secs_f64());
     }
-    generation(all, state, now);
+    if let Some(seen) = &followed {
+        generation(all, seen, now);
+    }
     family(all, "certsource_build_info", "gauge", "The version of this program.");
     let _ = writeln!(all, "certsource_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
     text
 }
 
-fn sources(all: &mut String, state: &State, sources: &[SourceState]) {
-    let followed = state.followed.as_ref().map(|followed| {
-        let counts = followed.counts();
-        (followed.status().is_some_and(|status| status.reason.is_none()), counts)
-    });
+fn sources(all: &mut String, followed: Option<&Seen>, sources: &[SourceState]) {
     family(all, "x509_source_up", "gauge", "Whether everything of the source could be read: 1 or 0.");
     for source in sources {
         let _ = writeln!(all, "x509_source_up{{{}}} {}", source.labels, i64::from(source.is_up));
     }
-    if let Some((is_up, _)) = &followed {
-        let _ = writeln!(all, "x509_source_up{{source=\"{NAME}\"}} {}", i64::from(*is_up));
+    if let Some(seen) = followed {
+        let is_up = seen.status.as_ref().is_some_and(|status| status.reason.is_none());
+        let _ = writeln!(all, "x509_source_up{{source=\"{NAME}\"}} {}", i64::from(is_up));
     }
     if !sources.is_empty() {
         family(
@@ -146,9 +148,9 @@ fn sources(all: &mut String, state: &State, sources: &[SourceState]) {
     for source in sources {
         errors.extend(source.errors.iter().map(|(reason, count)| (source.labels.clone(), *reason, *count)));
     }
-    if let Some((_, counts)) = &followed {
+    if let Some(seen) = followed {
         let labels = format!("source=\"{NAME}\"");
-        errors.extend(counts.failures.iter().map(|(reason, count)| (labels.clone(), *reason, *count)));
+        errors.extend(seen.counts.failures.iter().map(|(reason, count)| (labels.clone(), *reason, *count)));
     }
     if !errors.is_empty() {
         family(all, "x509_source_errors_total", "counter", "How often reading failed, by reason.");
@@ -159,9 +161,8 @@ fn sources(all: &mut String, state: &State, sources: &[SourceState]) {
 }
 
 /// What is followed.
-fn generation(all: &mut String, state: &State, now: SystemTime) {
-    let Some(followed) = &state.followed else { return };
-    let (counts, status) = (followed.counts(), followed.status());
+fn generation(all: &mut String, seen: &Seen, now: SystemTime) {
+    let (counts, status) = (&seen.counts, seen.status.as_ref());
     family(all, "certsource_reloads_total", "counter", "Loads of a source, by result and reason.");
     let success = [("success", "none", counts.reloads)];
     let failures = counts.failures.iter().map(|(reason, count)| ("failure", *reason, *count));
@@ -173,7 +174,6 @@ fn generation(all: &mut String, state: &State, now: SystemTime) {
         family(all, name, "gauge", help);
         let _ = writeln!(all, "{name}{{source=\"{NAME}\"}} {value}");
     };
-    let status = status.as_ref();
     gauge(
         "certsource_generation",
         "The number of the generation that is served; 0 before the first.",

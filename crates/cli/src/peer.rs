@@ -154,6 +154,21 @@ pub(crate) fn alert_name(alert: AlertDescription) -> String {
 /// # Errors
 /// When there is no connection; what happens on a connection is told in the result.
 pub(crate) fn ask(target: &Target, ask: &Ask) -> anyhow::Result<Peer> {
+    let peer = ask_by(target, ask, &["http/1.1", "h2"])?;
+    let is_open = matches!(peer.theirs, Theirs::Accepts | Theirs::Silent);
+    if !(ask.http && is_open && peer.alpn.as_deref() == Some("h2")) {
+        return Ok(peer);
+    }
+    // Some servers, nginx for one, say no in an answer, and answers are read here over HTTP/1.1 only. One that does not
+    // speak that has said what it has to say.
+    match ask_by(target, ask, &["http/1.1"]) {
+        Ok(Peer { status: status @ Some(_), date, theirs, .. }) => Ok(Peer { status, date, theirs, ..peer }),
+        _ => Ok(peer),
+    }
+}
+
+/// The same, with these protocols to choose from.
+fn ask_by(target: &Target, ask: &Ask, alpn: &[&str]) -> anyhow::Result<Peer> {
     let (mut stream, address) = connect(target, ask.timeout)?;
     let provider = certsource_rustls::default_provider()?;
     let noted = Arc::new(Noted::new(ask.verifier.clone(), Arc::clone(&provider)));
@@ -165,7 +180,7 @@ pub(crate) fn ask(target: &Target, ask: &Ask) -> anyhow::Result<Peer> {
         .with_custom_certificate_verifier(noted.clone())
         .with_client_cert_resolver(asked.clone());
     config.resumption = Resumption::store(tickets.clone());
-    config.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     let name = match &ask.name {
         Some(name) => name.clone(),
         None => ServerName::try_from(target.host.clone())?,
@@ -173,8 +188,10 @@ pub(crate) fn ask(target: &Target, ask: &Ask) -> anyhow::Result<Peer> {
     let mut tls = ClientConnection::new(Arc::new(config), name)?;
     let mut theirs = handshake(&mut tls, &mut stream, ask.timeout);
     let (mut status, mut date) = (None, None);
-    if theirs == Theirs::Silent && ask.verdict {
-        let asks_http = ask.http && tls.alpn_protocol() == Some(b"http/1.1");
+    let asks_http = ask.http && tls.alpn_protocol() == Some(b"http/1.1");
+    // In TLS 1.2 the server's Finished comes after it has judged our certificate: there is no more to wait for.
+    let is_judged = tls.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_2);
+    if theirs == Theirs::Silent && ask.verdict && (asks_http || !is_judged) {
         if asks_http {
             let request = format!("HEAD / HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n");
             // What becomes of it is seen when reading.
@@ -184,8 +201,7 @@ pub(crate) fn ask(target: &Target, ask: &Ask) -> anyhow::Result<Peer> {
         (theirs, answer) = verdict(&mut tls, &mut stream, &tickets, asks_http, ask.timeout);
         (status, date) = read_head(&answer);
     }
-    if theirs == Theirs::Silent && tls.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_2) {
-        // In TLS 1.2 the server's Finished comes after it has judged our certificate.
+    if theirs == Theirs::Silent && is_judged {
         theirs = Theirs::Accepts;
     }
     Ok(Peer {

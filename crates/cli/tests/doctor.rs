@@ -1,6 +1,7 @@
 //! `certsource doctor` on staged cases: each question that it must answer, on files and on their readers.
 //!
 //! Servers are in `doctor_server.rs`.
+//! needs: unshare
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test that called it")]
 #![cfg(unix)]
@@ -10,7 +11,6 @@ mod common;
 use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use certsource_testkit::{Ca, KubeletDir, TestDir};
 use serde_json::Value;
 
-use crate::common::{Finished, not_run, run};
+use crate::common::{Finished, as_another_user, not_run, run};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -50,8 +50,13 @@ impl Diagnosis {
 
     #[track_caller]
     fn message(&self, code: &str) -> &str {
+        self.find(code)["message"].as_str().unwrap()
+    }
+
+    #[track_caller]
+    fn find(&self, code: &str) -> &Value {
         let finding = self.findings.iter().find(|finding| finding["code"] == code);
-        finding.unwrap_or_else(|| panic!("no {code}: {:#?}", self.findings))["message"].as_str().unwrap()
+        finding.unwrap_or_else(|| panic!("no {code}: {:#?}", self.findings))
     }
 
     fn has(&self, code: &str) -> bool {
@@ -152,6 +157,15 @@ fn files_that_are_missing_broken_or_empty() {
         (&*code, &*message),
         ("not_found", &*format!("{} does not exist", dir.join("tls.key").display()))
     );
+    // What follows from it is no cause of its own.
+    let told = kubernetes(dir.path());
+    assert_eq!((told.find("would_fail")["level"].as_str(), told.has("would_publish")), (Some("note"), false));
+    assert!(told.message("would_fail").starts_with("a reload would keep what is served: "));
+    let acme = written(&Ca::new("a").issue("localhost"));
+    fs::remove_file(acme.join("ca.crt")).unwrap();
+    assert!(
+        kubernetes(acme.path()).findings[0]["advice"].as_str().unwrap().contains("ACME issuers have none")
+    );
     symlink("nowhere.key", dir.join("tls.key")).unwrap();
     assert!(kubernetes(dir.path()).first().1.contains("is a link that leads nowhere: "));
     let missing = doctor(&["--ca".as_ref(), dir.join("no/such/ca.pem").as_os_str()]);
@@ -160,6 +174,10 @@ fn files_that_are_missing_broken_or_empty() {
         "{:?}",
         missing.first()
     );
+
+    symlink("round.pem", dir.join("round.pem")).unwrap();
+    let round = doctor(&["--ca".as_ref(), dir.join("round.pem").as_os_str()]);
+    assert_eq!((round.first().0, round.has("would_fail")), ("io", true), "{:#?}", round.findings);
 
     let broken = dir.write("broken.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n").unwrap();
     assert_eq!(doctor(&["--ca".as_ref(), broken.as_os_str()]).first().0, "malformed");
@@ -172,29 +190,19 @@ fn a_directory_that_may_not_be_entered_and_a_file_that_may_not_be_read() {
     let dir = written(&Ca::new("a").issue("localhost"));
     let inner = TestDir::at(dir.join("inner")).unwrap();
     inner.write("ca.pem", "").unwrap();
-    let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    let is_root = rustix::process::geteuid().is_root();
+    let Some(program) = as_another_user(&dir) else { return };
     let ask = |path: &Path| {
-        // A copy that everybody may run, whatever the build directory allows.
-        let mut command = Command::new(env!("CARGO_BIN_EXE_certsource"));
-        command.args(["doctor", "--format=json", "--ca"]).arg(path).current_dir("/");
-        if is_root {
-            command.uid(65_534).gid(65_534);
-        }
-        command.output()
+        diagnosis(&program().args(["doctor", "--format=json", "--ca"]).arg(path).output().unwrap())
     };
-    set(dir.path(), 0o755);
     set(&dir.join("tls.crt"), 0o000);
-    let Ok(output) = ask(&dir.join("tls.crt")) else {
-        return not_run("another user cannot run the program where it was built");
-    };
-    let unread = diagnosis(&output);
+    let unread = ask(&dir.join("tls.crt"));
     let (code, message) = unread.first();
     assert_eq!(code, "permission_denied");
     assert!(message.contains("may not read it (mode 0000"), "{message}");
+    assert!(unread.has("would_fail"));
 
     set(&dir.join("inner"), 0o600);
-    let entered = diagnosis(&ask(&dir.join("inner/ca.pem")).unwrap());
+    let entered = ask(&dir.join("inner/ca.pem"));
     set(&dir.join("inner"), 0o700);
     let (code, message) = entered.first();
     assert_eq!(code, "permission_denied");
@@ -202,6 +210,32 @@ fn a_directory_that_may_not_be_entered_and_a_file_that_may_not_be_read() {
         message.contains(&format!("may not enter {} (mode 0600", dir.join("inner").display())),
         "{message}"
     );
+}
+
+/// The files may be read and the directory may be entered, but not listed: then the system gives no watch on it.
+#[test]
+fn a_directory_that_may_not_be_watched() {
+    let dir = written(&Ca::new("a").issue("localhost"));
+    set(dir.path(), 0o755);
+    let Some(program) = as_another_user(&TestDir::at(dir.join("bin")).unwrap()) else { return };
+    let ca = dir.join("ca.crt");
+    set(&ca, 0o644);
+    let ask = |mode, more: &[&str]| {
+        set(dir.path(), mode);
+        let output =
+            program().args(["doctor", "--format=json", "--ca"]).arg(&ca).args(more).output().unwrap();
+        set(dir.path(), 0o700);
+        diagnosis(&output)
+    };
+    let told = ask(0o311, &[]);
+    assert_eq!((told.code, told.find("no_watches")["level"].as_str()), (Some(0), Some("warning")));
+    assert!(told.message("no_watches").starts_with("changes are found by polling only: cannot watch: "));
+    // Who polls by choice needs none, and where it may be listed there is one.
+    assert!(!ask(0o311, &["--detect=mtime"]).has("no_watches") && !ask(0o755, &[]).has("no_watches"));
+}
+
+fn set(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 #[test]
@@ -250,6 +284,26 @@ fn a_stale_revocation_list_and_a_chain_in_disorder() {
     blocks.swap(1, 2);
     dir.write("tls.crt", blocks.concat()).unwrap();
     assert!(kubernetes(dir.path()).message("chain_order").contains("is issued by CN=c, but next comes CN=b"));
+}
+
+/// Peers that trust the same as we do would refuse it. Others may know that issuer, so it is a fact and no problem.
+#[test]
+fn a_chain_that_ends_nowhere() {
+    let ca = Ca::new("a").intermediate("b");
+    let issued = ca.issue("localhost");
+    let dir = written(&issued);
+    assert!(!kubernetes(dir.path()).has("chain_end"));
+    dir.write("tls.crt", issued.leaf_pem()).unwrap();
+    let told = kubernetes(dir.path());
+    assert_eq!((told.code, told.find("chain_end")["level"].as_str()), (Some(0), Some("note")));
+    assert!(
+        told.message("chain_end").ends_with("not among the trust anchors here: CN=b"),
+        "{:#?}",
+        told.findings
+    );
+    dir.write("ca.crt", Ca::new("other").certificate_pem()).unwrap();
+    dir.write("tls.crt", issued.chain_pem()).unwrap();
+    assert!(kubernetes(dir.path()).message("chain_end").ends_with("not among the trust anchors here: CN=a"));
 }
 
 #[test]
@@ -336,16 +390,15 @@ fn file_systems_and_limits_without_events() {
 
     let dir = written(&Ca::new("a").issue("localhost"));
     let args = [OsStr::new("--kubernetes"), dir.path().as_os_str()];
-    let Some(told) = in_namespace("echo 0 > /proc/sys/user/max_inotify_instances", &args) else { return };
-    assert_eq!(told.code, Some(0), "{:#?}", told.findings);
-    assert!(told.message("watches_exhausted").contains("no file watch left"));
-    // Who polls by choice needs none.
-    let polling = [&args[..], &[OsStr::new("--detect=sha256")]].concat();
-    assert!(
-        !in_namespace("echo 0 > /proc/sys/user/max_inotify_instances", &polling)
-            .unwrap()
-            .has("watches_exhausted")
-    );
+    for limit in ["max_inotify_instances", "max_inotify_watches"] {
+        let script = format!("echo 0 > /proc/sys/user/{limit}");
+        let Some(told) = in_namespace(&script, &args) else { return };
+        assert_eq!(told.code, Some(0), "{:#?}", told.findings);
+        assert!(told.message("watches_exhausted").contains("no file watch left"), "{limit}");
+        // Who polls by choice needs none.
+        let polling = [&args[..], &[OsStr::new("--detect=sha256")]].concat();
+        assert!(!in_namespace(&script, &polling).unwrap().has("watches_exhausted"));
+    }
 }
 
 #[test]

@@ -1,64 +1,20 @@
 //! `certsource doctor --connect` on staged servers: what is served, who refuses whom, and what became of a withdrawn CA.
+//!
+//! Servers that are not ours are in `doctor_peers.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test that called it")]
 
 mod common;
 
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use certsource_testkit::{Ca, Issued, TestDir};
-use serde_json::Value;
+use certsource_testkit::{Ca, Issued};
 
+use crate::common::party::Party;
 use crate::common::run;
-use crate::common::server::{Server, config};
+use crate::common::server::{Server, config, config_that_names, config_that_takes_all};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-
-/// Files of one party, by the flags that name them.
-struct Files {
-    dir: TestDir,
-    args: Vec<String>,
-}
-
-impl Files {
-    fn new() -> Self {
-        Self { dir: TestDir::new().unwrap(), args: Vec::new() }
-    }
-
-    fn with(mut self, flag: &str, content: impl AsRef<[u8]>) -> Self {
-        let path: PathBuf = self.dir.write(format!("{}.pem", flag.trim_start_matches('-')), content).unwrap();
-        #[cfg(unix)]
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        self.args.extend([flag.to_owned(), path.to_str().unwrap().to_owned()]);
-        self
-    }
-
-    fn identity(self, issued: &Issued) -> Self {
-        self.with("--cert", issued.chain_pem()).with("--key", issued.key_pem())
-    }
-
-    /// Findings: code, level, message.
-    fn ask(&self, server: &Server, more: &[&str]) -> (Option<i32>, Vec<Value>) {
-        let target = server.target();
-        let first = ["doctor", "--format=json", "--connect", &target].into_iter();
-        let finished = run(first.chain(self.args.iter().map(String::as_str)).chain(more.iter().copied()));
-        assert_eq!(finished.stderr, "", "{}", finished.stdout);
-        let mut lines = finished.json();
-        assert_eq!(lines.pop().unwrap()["event"], "summary");
-        (finished.code, lines)
-    }
-}
-
-#[track_caller]
-fn message<'a>(findings: &'a [Value], code: &str) -> &'a str {
-    let finding = findings.iter().find(|finding| finding["code"] == code);
-    finding.unwrap_or_else(|| panic!("no {code}: {findings:#?}"))["message"].as_str().unwrap()
-}
-
-fn has(findings: &[Value], code: &str) -> bool {
-    findings.iter().any(|finding| finding["code"] == code)
-}
 
 #[test]
 fn does_the_server_serve_what_is_on_disk() {
@@ -67,32 +23,35 @@ fn does_the_server_serve_what_is_on_disk() {
     let old = ca.leaf("localhost").not_before(now - DAY * 60).not_after(now + DAY * 30).issue();
     let new = ca.issue("localhost");
     let server = Server::start(config(&old, &[]), "");
-    let files = Files::new().with("--ca", ca.certificate_pem()).identity(&new);
-    let (code, stale) = files.ask(&server, &[]);
-    assert_eq!((code, &stale[0]["code"]), (Some(1), &"serves_old".into()), "{stale:#?}");
-    assert!(message(&stale, "serves_old").contains(", written "), "{stale:#?}");
+    let party = Party::new().with("--ca", ca.certificate_pem()).identity(&new);
+    let stale = party.ask(&server.target(), &[]);
+    assert_eq!(stale.first(), "serves_old");
+    assert!(stale.message("serves_old").contains(", written "), "{stale:#?}");
 
     server.serve(config(&new, &[]));
-    let (code, fresh) = files.ask(&server, &[]);
-    assert_eq!(code, Some(0), "{fresh:#?}");
-    assert!(message(&fresh, "serves_disk").contains("it cannot have served it before"));
-    assert!(message(&fresh, "tls").contains("TLSv1.3 with TLS13_"), "{fresh:#?}");
+    let fresh = party.ask(&server.target(), &[]);
+    fresh.is_fine();
+    assert!(fresh.message("serves_disk").contains("it cannot have served it before"));
+    assert!(fresh.message("tls").contains("TLSv1.3 with TLS13_"), "{fresh:#?}");
+
+    // The files are behind the server, or are not those that it reads.
+    let behind = Party::new().with("--ca", ca.certificate_pem()).identity(&old);
+    assert_eq!(behind.ask(&server.target(), &[]).first(), "serves_other");
 
     // The certificate of a client is not compared with a server's.
-    let client = Files::new().with("--ca", ca.certificate_pem()).identity(&ca.issue("client.example"));
-    let (code, told) = client.ask(&server, &[]);
-    assert_eq!(code, Some(0), "{told:#?}");
-    assert!(has(&told, "is_client") && !has(&told, "serves_other"));
+    let client = Party::new().with("--ca", ca.certificate_pem()).identity(&ca.issue("client.example"));
+    let told = client.ask(&server.target(), &[]);
+    told.is_fine();
+    assert!(told.has("is_client") && !told.has("serves_other"));
 
     // The same leaf without its intermediate.
     let deep = ca.intermediate("b").issue("localhost");
-    let files = Files::new().with("--ca", ca.certificate_pem()).identity(&deep);
-    let alone = rustls_config_of_leaf(&deep);
-    server.serve(alone);
-    assert!(has(&files.ask(&server, &[]).1, "serves_other_chain"));
+    let party = Party::new().with("--ca", ca.certificate_pem()).identity(&deep);
+    server.serve(config_of_leaf(&deep));
+    assert!(party.ask(&server.target(), &[]).has("serves_other_chain"));
 }
 
-fn rustls_config_of_leaf(issued: &Issued) -> rustls::ServerConfig {
+fn config_of_leaf(issued: &Issued) -> rustls::ServerConfig {
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
     rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -106,42 +65,88 @@ fn rustls_config_of_leaf(issued: &Issued) -> rustls::ServerConfig {
 fn we_refuse_the_server() {
     let (ours, theirs) = (Ca::new("ours"), Ca::new("theirs"));
     let server = Server::start(config(&theirs.issue("localhost"), &[]), "");
-    let files = Files::new().with("--ca", ours.certificate_pem());
-    let (code, told) = files.ask(&server, &[]);
-    assert_eq!((code, &told[0]["code"]), (Some(1), &"we_refuse_server".into()));
-    assert!(message(&told, "we_refuse_server").ends_with("a client sends the alert unknown_ca"), "{told:#?}");
-    assert!(told[0]["advice"].as_str().unwrap().contains("its chain ends at CN=theirs"), "{told:#?}");
+    let told = Party::new().with("--ca", ours.certificate_pem()).ask(&server.target(), &[]);
+    assert_eq!(told.first(), "we_refuse_server");
+    assert!(told.message("we_refuse_server").ends_with("a client sends the alert unknown_ca"), "{told:#?}");
+    assert!(told.advice().contains("its chain ends at CN=theirs"), "{told:#?}");
 
-    let trusting = Files::new().with("--ca", theirs.certificate_pem());
-    let (_, told) = trusting.ask(&server, &["--servername", "other.example"]);
-    assert!(message(&told, "we_refuse_server").contains("alert bad_certificate"), "{told:#?}");
-    assert_eq!(trusting.ask(&server, &[]).0, Some(0));
+    let trusting = Party::new().with("--ca", theirs.certificate_pem());
+    let told = trusting.ask(&server.target(), &["--servername", "other.example"]);
+    assert!(told.message("we_refuse_server").contains("alert bad_certificate"), "{told:#?}");
+    trusting.ask(&server.target(), &[]).is_fine();
+
+    // Its CA was renewed under the same name, on one side only.
+    let renewed = Party::new().with("--ca", Ca::new("theirs").certificate_pem());
+    let told = renewed.ask(&server.target(), &[]);
+    assert!(told.advice().contains("CN=theirs is trusted by name, with another key"), "{told:#?}");
 }
 
 #[test]
 fn the_server_refuses_us() {
     let (ca, stranger) = (Ca::new("a"), Ca::new("stranger"));
     let server = Server::start(config(&ca.issue("localhost"), &[&ca]), "");
-    let nobody = Files::new().with("--ca", ca.certificate_pem());
-    let (code, told) = nobody.ask(&server, &[]);
-    assert_eq!((code, &told[0]["code"]), (Some(1), &"server_refuses_us".into()), "{told:#?}");
-    assert!(message(&told, "server_refuses_us").ends_with("we received the alert certificate_required"));
-    assert!(message(&told, "asks_for").ends_with("a client certificate of: CN=a"), "{told:#?}");
-    assert!(told[0]["advice"].as_str().unwrap().contains("--cert and --key"));
+    let told = Party::new().with("--ca", ca.certificate_pem()).ask(&server.target(), &[]);
+    assert_eq!(told.first(), "server_refuses_us");
+    assert!(told.message("server_refuses_us").ends_with("we received the alert certificate_required"));
+    assert!(told.message("asks_for").ends_with("a client certificate of: CN=a"), "{told:#?}");
+    assert!(told.advice().contains("--cert and --key"));
 
-    let wrong = Files::new().with("--ca", ca.certificate_pem()).identity(&stranger.issue("client"));
-    let (code, told) = wrong.ask(&server, &[]);
-    assert_eq!(code, Some(1));
-    assert!(message(&told, "server_refuses_us").ends_with("we received the alert unknown_ca"), "{told:#?}");
-    assert!(
-        told[0]["advice"].as_str().unwrap().contains("issued by CN=stranger, but it asks for CN=a"),
-        "{told:#?}"
-    );
+    let wrong = Party::new().with("--ca", ca.certificate_pem()).identity(&stranger.issue("client"));
+    let told = wrong.ask(&server.target(), &[]);
+    assert!(told.message("server_refuses_us").ends_with("we received the alert unknown_ca"), "{told:#?}");
+    assert!(told.advice().contains("issued by CN=stranger, but it asks for CN=a"), "{told:#?}");
 
-    let right = Files::new().with("--ca", ca.certificate_pem()).identity(&ca.issue("client"));
-    let (code, told) = right.ask(&server, &[]);
-    assert_eq!(code, Some(0), "{told:#?}");
-    assert!(has(&told, "server_accepts_us"));
+    let right = Party::new().with("--ca", ca.certificate_pem()).identity(&ca.issue("client"));
+    let told = right.ask(&server.target(), &[]);
+    told.is_fine();
+    assert!(told.has("server_accepts_us") && !told.has("not_asked_for"));
+}
+
+/// It takes our certificate and names another CA: clients that go by the names send none.
+#[test]
+fn the_server_does_not_ask_for_our_ca() {
+    let (ca, other) = (Ca::new("a"), Ca::new("other"));
+    let server = Server::start(config_that_names(&ca.issue("localhost"), &[&ca], &[&other]), "");
+    let party = Party::new().with("--ca", ca.certificate_pem()).identity(&ca.issue("client"));
+    let told = party.ask(&server.target(), &[]);
+    told.is_fine();
+    assert_eq!(told.level("not_asked_for"), "warning");
+    assert!(told.message("not_asked_for").starts_with("our certificate is issued by CN=a"), "{told:#?}");
+    assert!(told.message("asks_for").ends_with("of: CN=other"), "{told:#?}");
+    assert!(told.has("server_accepts_us"));
+}
+
+/// nginx' way: the handshake is good, and the refusal is an answer.
+#[test]
+fn a_refusal_that_comes_as_an_answer() {
+    let (ca, stranger) = (Ca::new("a"), Ca::new("stranger"));
+    let server = config_that_takes_all(&ca.issue("localhost"), &[&ca]);
+    let server = Server::answering("400 Bad Request", server, "");
+    let nobody = Party::new().with("--ca", ca.certificate_pem());
+    let told = nobody.ask(&server.target(), &[]);
+    assert_eq!(told.first(), "server_refuses_us");
+    assert!(told.message("server_refuses_us").contains("answers 400 after it asked for"), "{told:#?}");
+    assert!(told.advice().contains("--cert and --key"), "{told:#?}");
+    let gone = stranger.issue("client");
+    let gone = Party::new().with("--old-cert", gone.chain_pem()).with("--old-key", gone.key_pem());
+    let more: Vec<_> = gone.args.iter().map(String::as_str).collect();
+    // Of a certificate that the handshake lets through and the answer does not.
+    let server = config(&ca.issue("localhost"), &[&ca, &stranger]);
+    let server = Server::answering("400 Bad Request", server, "");
+    let told = nobody.ask(&server.target(), &more);
+    assert!(told.has("withdrawn_ca_refused") && !told.has("withdrawn_ca_accepted"), "{told:#?}");
+}
+
+/// The server stays behind because of what is on disk: that is told first.
+#[test]
+fn the_cause_comes_before_what_follows_from_it() {
+    let (ca, now) = (Ca::new("a"), SystemTime::now());
+    let server = Server::start(config(&ca.issue("localhost"), &[]), "");
+    let ahead = ca.leaf("localhost").not_before(now + DAY * 2).valid_for(DAY * 30).issue();
+    let told = Party::new().with("--ca", ca.certificate_pem()).identity(&ahead).ask(&server.target(), &[]);
+    assert_eq!(told.first(), "not_yet_valid");
+    assert_eq!(told.level("serves_old"), "problem");
+    assert_eq!(told.codes()[..2], ["not_yet_valid", "serves_old"], "{told:#?}");
 }
 
 #[test]
@@ -149,46 +154,68 @@ fn clocks_that_differ() {
     let ca = Ca::new("a");
     let server =
         Server::start(config(&ca.issue("localhost"), &[]), "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
-    let (code, told) = Files::new().with("--ca", ca.certificate_pem()).ask(&server, &[]);
-    assert_eq!((code, &told[0]["code"]), (Some(1), &"clock_skew".into()), "{told:#?}");
-    assert!(message(&told, "clock_skew").contains("ahead of the server's"), "{told:#?}");
+    let told = Party::new().with("--ca", ca.certificate_pem()).ask(&server.target(), &[]);
+    assert_eq!(told.first(), "clock_skew");
+    assert!(told.message("clock_skew").contains("ahead of the server's"), "{told:#?}");
 }
 
 #[test]
 fn is_a_withdrawn_ca_still_accepted() {
     let (old, new) = (Ca::new("old"), Ca::new("new"));
-    let old_files = Files::new()
-        .with("--old-ca", old.certificate_pem())
-        .with("--old-cert", old.issue("client").chain_pem());
-    // The key of the very same certificate.
     let gone = old.issue("client");
-    let old_files = Files { args: old_files.args[..2].to_vec(), dir: old_files.dir }
+    let withdrawn = Party::new()
+        .with("--old-ca", old.certificate_pem())
         .with("--old-cert", gone.chain_pem())
         .with("--old-key", gone.key_pem());
-    let more: Vec<_> = old_files.args.iter().map(String::as_str).collect();
-    let files = Files::new().with("--ca", new.certificate_pem()).identity(&new.issue("client"));
+    let more: Vec<_> = withdrawn.args.iter().map(String::as_str).collect();
+    let party = Party::new().with("--ca", new.certificate_pem()).identity(&new.issue("client"));
 
     // A server that did not follow: everything of the old CA is still there.
     let behind = Server::start(config(&old.issue("localhost"), &[&old, &new]), "");
-    let both = Files::new()
+    let both = Party::new()
         .with("--ca", old.certificate_pem() + &new.certificate_pem())
         .identity(&new.issue("client"));
-    let (code, told) = both.ask(&behind, &more);
-    assert_eq!(code, Some(1));
+    let told = both.ask(&behind.target(), &more);
+    assert_eq!(told.code, Some(1));
     for code in ["withdrawn_ca_accepted", "withdrawn_ca_presented", "withdrawn_ca_on_disk"] {
-        assert!(has(&told, code), "{code}: {told:#?}");
+        assert!(told.has(code), "{code}: {told:#?}");
     }
     // Trusted here on purpose or not, so the name alone is no proof; elsewhere it is.
-    let (_, told) = files.ask(&behind, &more);
-    assert!(has(&told, "withdrawn_ca_asked_for"), "{told:#?}");
+    let told = party.ask(&behind.target(), &more);
+    assert!(told.has("withdrawn_ca_asked_for"), "{told:#?}");
 
     let good = Server::start(config(&new.issue("localhost"), &[&new]), "");
-    let (code, told) = files.ask(&good, &more);
-    assert_eq!(code, Some(0), "{told:#?}");
-    assert!(message(&told, "withdrawn_ca_refused").ends_with("with the alert unknown_ca"), "{told:#?}");
+    let told = party.ask(&good.target(), &more);
+    told.is_fine();
+    assert!(told.message("withdrawn_ca_refused").ends_with("with the alert unknown_ca"), "{told:#?}");
+    assert!(party.ask(&good.target(), &more[..2]).has("withdrawn_ca_untested"));
 
-    let (_, told) = files.ask(&good, &more[..2]);
-    assert!(has(&told, "withdrawn_ca_untested"), "{told:#?}");
+    // Nobody is asked, so nobody is refused.
+    let open = Server::start(config(&new.issue("localhost"), &[]), "");
+    let told = party.ask(&open.target(), &more);
+    assert!(told.message("withdrawn_ca_untested").contains("it lets everybody in"), "{told:#?}");
+}
+
+/// A CA that was renewed under its old name: what the server asks for does not tell the two apart. A certificate does.
+#[test]
+fn a_withdrawn_ca_of_the_same_name() {
+    let (old, new) = (Ca::new("a"), Ca::new("a"));
+    let gone = old.issue("client");
+    let withdrawn = Party::new().with("--old-ca", old.certificate_pem());
+    let more: Vec<_> = withdrawn.args.iter().map(String::as_str).collect();
+    let party = Party::new().with("--ca", new.certificate_pem()).identity(&new.issue("client"));
+    let server = Server::start(config(&new.issue("localhost"), &[&new]), "");
+    let told = party.ask(&server.target(), &more);
+    told.is_fine();
+    assert_eq!(told.level("withdrawn_ca_same_name"), "note");
+    assert!(told.message("withdrawn_ca_same_name").contains("--old-cert and --old-key tell which"));
+    assert!(!told.has("withdrawn_ca_asked_for"));
+
+    let withdrawn = withdrawn.with("--old-cert", gone.chain_pem()).with("--old-key", gone.key_pem());
+    let more: Vec<_> = withdrawn.args.iter().map(String::as_str).collect();
+    assert!(party.ask(&server.target(), &more).has("withdrawn_ca_refused"));
+    server.serve(config(&new.issue("localhost"), &[&old, &new]));
+    assert!(party.ask(&server.target(), &more).has("withdrawn_ca_accepted"));
 }
 
 #[test]
@@ -197,8 +224,8 @@ fn a_server_that_is_not_there_or_speaks_something_else() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let target = format!("localhost:{}", listener.local_addr().unwrap().port());
     drop(listener);
-    let files = Files::new().with("--ca", ca.certificate_pem());
-    let args = ["doctor", "--connect", &target].into_iter().chain(files.args.iter().map(String::as_str));
+    let party = Party::new().with("--ca", ca.certificate_pem());
+    let args = ["doctor", "--connect", &target].into_iter().chain(party.args.iter().map(String::as_str));
     let gone = run(args);
     assert_eq!((gone.code, &*gone.stderr), (Some(1), ""));
     assert!(

@@ -7,13 +7,11 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 use certsource_testkit::{Ca, TestDir};
 
 use crate::common::server::{Server, config};
-use crate::common::{Finished, not_run, run};
+use crate::common::{Finished, as_another_user, run};
 
 /// Every command that reads a directory, and one that it may not read.
 #[test]
@@ -22,9 +20,8 @@ fn a_directory_that_may_not_be_read_is_one_line() {
     let closed = TestDir::at(dir.join("closed")).unwrap();
     closed.write("ca.pem", Ca::new("a").certificate_pem()).unwrap();
     let set = |mode| fs::set_permissions(dir.join("closed"), fs::Permissions::from_mode(mode)).unwrap();
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let Some(program) = as_another_user(&dir) else { return };
     set(0o000);
-    let is_root = rustix::process::geteuid().is_root();
     let path = dir.join("closed");
     let path = path.to_str().unwrap();
     for args in [
@@ -35,14 +32,7 @@ fn a_directory_that_may_not_be_read_is_one_line() {
         &["get", "https://localhost:1/", "--ca", path],
         &["get", "https://localhost:1/", "--ca", path, "-v"],
     ] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_certsource"));
-        command.args(args).current_dir("/").env("RUST_BACKTRACE", "1");
-        if is_root {
-            command.uid(65_534).gid(65_534);
-        }
-        let Ok(output) = command.output() else {
-            return not_run("another user cannot run the program where it was built");
-        };
+        let output = program().args(args).output().unwrap();
         let is_plugin = args.contains(&"--nagios");
         let said = String::from_utf8(if is_plugin { output.stdout } else { output.stderr }).unwrap();
         assert_eq!(output.status.code(), Some(if is_plugin { 3 } else { 2 }), "{args:?}: {said}");

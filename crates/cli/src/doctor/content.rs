@@ -89,7 +89,7 @@ fn refused(error: &Error, found: &mut Findings) {
     let (reason, text) = (error.reason(), error::chain(error));
     let (level_rank, advice) = match reason {
         // Told by the look at the disk, with more beside it.
-        Reason::NotFound | Reason::PermissionDenied if found.has(reason.as_str()) => {
+        Reason::NotFound | Reason::PermissionDenied | Reason::Io if found.has(reason.as_str()) => {
             return found.note(
                 rank::FACTS,
                 "would_fail",

@@ -140,12 +140,13 @@ fn access(looked: &Looked, found: &mut Findings) {
                 }
                 None => format!("{name} does not exist"),
             };
-            found.problem(
-                rank::ACCESS,
-                "not_found",
-                message,
-                "check the path, and that its volume is mounted",
-            );
+            let is_acme = path.ends_with("ca.crt") && path.with_file_name("tls.crt").exists();
+            let advice = if is_acme {
+                "the Secrets of ACME issuers have none: name --cert and --key instead of --kubernetes, and a CA with --ca"
+            } else {
+                "check the path, and that its volume is mounted"
+            };
+            found.problem(rank::ACCESS, "not_found", message, advice);
         }
         io::ErrorKind::PermissionDenied => {
             let (message, advice) = denied(path);

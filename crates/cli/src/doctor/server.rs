@@ -149,7 +149,10 @@ fn compare(peer: &Peer, identity: &Identity, name: &ServerName<'_>, disk: &[Look
         since.map_or_else(String::new, |at| format!(", written {} ({})", ago(at, found.now), Utc(at)));
     if *served == *leaf.der() {
         let not_before = leaf.not_before();
-        if peer.chain.iter().ne(on_disk) {
+        // More behind it harms nobody: OpenSSL adds what it knows, the root too.
+        if !(peer.chain.len() >= on_disk.len()
+            && peer.chain.iter().zip(on_disk).all(|(sent, ours)| sent == ours))
+        {
             return found.problem(
                 rank::STALE,
                 "serves_other_chain",
@@ -209,18 +212,17 @@ fn ours(peer: &Peer, material: Option<&Material>, found: &mut Findings) {
             let issuer = served.map_or_else(String::new, |served| served.issuer().to_owned());
             let anchors = material.and_then(Material::trust).unwrap_or_default();
             let advice = match wrong {
-                CertificateError::UnknownIssuer => {
-                    let same = anchors.iter().any(|anchor| anchor.inspection().subject() == issuer);
-                    if same {
-                        format!(
-                            "the CA {issuer} is trusted by name, with another key: it was renewed on one side only; update --ca, or the server's chain"
-                        )
-                    } else {
-                        format!(
-                            "its chain ends at {issuer}: put that CA into --ca, or let the server send its intermediates"
-                        )
-                    }
+                // By name it is the same, so what fails is the signature.
+                CertificateError::BadSignature | CertificateError::UnknownIssuer
+                    if anchors.iter().any(|anchor| anchor.inspection().subject() == issuer) =>
+                {
+                    format!(
+                        "the CA {issuer} is trusted by name, with another key: it was renewed on one side only; update --ca, or the server's chain"
+                    )
                 }
+                CertificateError::UnknownIssuer => format!(
+                    "its chain ends at {issuer}: put that CA into --ca, or let the server send its intermediates"
+                ),
                 CertificateError::Expired | CertificateError::ExpiredContext { .. } => String::from(
                     "issue a new certificate for the server; if there is one, the server did not reload",
                 ),

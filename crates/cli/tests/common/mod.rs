@@ -3,6 +3,9 @@
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
 pub(crate) mod exporter;
+pub(crate) mod party;
+#[cfg(target_os = "linux")]
+pub(crate) mod peers;
 pub(crate) mod server;
 
 use std::ffi::OsStr;
@@ -56,6 +59,35 @@ fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
 pub(crate) fn not_run(why: &str) {
     assert!(std::env::var_os("CERTSOURCE_STRICT").is_none(), "{why}");
     eprintln!("NOT RUN: {why}");
+}
+
+/// Makes command lines of the program as another user, if this is root: as one that may not do everything. The program is
+/// put where that one can run it, whatever the build directory allows. `None` where that can not be, which is said.
+#[cfg(unix)]
+#[track_caller]
+pub(crate) fn as_another_user(dir: &certsource_testkit::TestDir) -> Option<impl Fn() -> Command + use<>> {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+
+    const NOBODY: u32 = 65_534;
+    let (built, program) = (env!("CARGO_BIN_EXE_certsource"), dir.join("certsource"));
+    if std::fs::hard_link(built, &program).is_err() {
+        std::fs::copy(built, &program).unwrap();
+    }
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let command = move || {
+        let mut command = Command::new(&program);
+        command.current_dir("/").env_remove("RUST_LOG").env("RUST_BACKTRACE", "1");
+        if rustix::process::geteuid().is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        command
+    };
+    if !command().arg("--version").output().is_ok_and(|output| output.status.success()) {
+        not_run("another user cannot run the program from the directory for temporary files");
+        return None;
+    }
+    Some(command)
 }
 
 /// Runs the program to its end.

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use certsource_testkit::{Ca, Issued};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientCertVerifierBuilder, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, ServerConnection, Stream};
 
 /// No connection lasts longer.
@@ -25,18 +25,40 @@ pub(crate) struct Server {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What a server is made of.
+/// What a server is made of. Clients need a certificate of one of these CAs; of none, if there are none.
 pub(crate) fn config(issued: &Issued, clients: &[&Ca]) -> ServerConfig {
+    if clients.is_empty() { with(issued, None) } else { config_that_names(issued, clients, clients) }
+}
+
+/// One that takes clients of some CAs, and names others when it asks.
+pub(crate) fn config_that_names(issued: &Issued, clients: &[&Ca], named: &[&Ca]) -> ServerConfig {
+    let verifier = asking(clients).clear_root_hint_subjects();
+    with(issued, Some(verifier.add_root_hint_subjects(roots(named).subjects())))
+}
+
+/// One that asks for a certificate of these CAs, and goes on with those who have none.
+pub(crate) fn config_that_takes_all(issued: &Issued, clients: &[&Ca]) -> ServerConfig {
+    with(issued, Some(asking(clients).allow_unauthenticated()))
+}
+
+fn asking(clients: &[&Ca]) -> ClientCertVerifierBuilder {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    WebPkiClientVerifier::builder_with_provider(roots(clients).into(), provider)
+}
+
+fn roots(cas: &[&Ca]) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    cas.iter().for_each(|ca| roots.add(ca.certificate_der()).unwrap());
+    roots
+}
+
+fn with(issued: &Issued, verifier: Option<ClientCertVerifierBuilder>) -> ServerConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder =
-        ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
-    let builder = if clients.is_empty() {
-        builder.with_no_client_auth()
-    } else {
-        let mut roots = RootCertStore::empty();
-        clients.iter().for_each(|ca| roots.add(ca.certificate_der()).unwrap());
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
-        builder.with_client_cert_verifier(verifier.build().unwrap())
+        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = match verifier {
+        Some(verifier) => builder.with_client_cert_verifier(verifier.build().unwrap()),
+        None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_single_cert(issued.chain_der(), issued.key_der()).unwrap();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -44,8 +66,13 @@ pub(crate) fn config(issued: &Issued, clients: &[&Ca]) -> ServerConfig {
 }
 
 impl Server {
-    /// Clients need a certificate of one of these CAs; of none, if there are none. Every answer has these headers.
+    /// Every answer has these headers.
     pub(crate) fn start(config: ServerConfig, headers: &'static str) -> Self {
+        Self::answering("200 OK", config, headers)
+    }
+
+    /// Every answer has this status and these headers.
+    pub(crate) fn answering(status: &'static str, config: ServerConfig, headers: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let config = Arc::new(Mutex::new(Arc::new(config)));
@@ -57,7 +84,7 @@ impl Server {
                     return;
                 }
                 let (config, log) = (Arc::clone(&shared.lock().unwrap()), Arc::clone(&log));
-                std::thread::spawn(move || serve(stream, config, headers, &log));
+                std::thread::spawn(move || serve(stream, config, (status, headers), &log));
             }
         });
         Self { address, config, requests, ends, thread: Some(thread) }
@@ -94,7 +121,7 @@ impl Drop for Server {
 fn serve(
     mut stream: TcpStream,
     config: Arc<ServerConfig>,
-    headers: &str,
+    (status, headers): (&str, &str),
     log: &Mutex<Vec<String>>,
 ) -> Option<()> {
     stream.set_read_timeout(Some(LONG)).ok()?;
@@ -123,7 +150,7 @@ fn serve(
         }
         log.lock().unwrap().push(String::from_utf8_lossy(&text).into_owned());
         let body = if head.starts_with("head") { "" } else { "hello\n" };
-        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n{headers}\r\n{body}");
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 6\r\n{headers}\r\n{body}");
         stream.write_all(answer.as_bytes()).ok()?;
         stream.flush().ok()?;
         if head.contains("connection: close") {

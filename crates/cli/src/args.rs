@@ -171,7 +171,18 @@ impl Material {
     }
 
     /// How patient the engine is.
-    pub(crate) fn policy(&self) -> Policy {
-        Policy::every(self.interval)
+    pub(crate) fn policy(&self, patience: &Patience) -> Policy {
+        let mut policy = Policy::every(self.interval);
+        policy.max_stale = patience.max_stale;
+        policy
     }
+}
+
+/// For commands that go on: what becomes of material that nobody can confirm.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Patience {
+    /// Use nothing any more when the files could not be confirmed for so long, until they are whole again; without it, the
+    /// last good generation stays
+    #[arg(long, value_name = "TIME", value_parser = duration::positive)]
+    pub(crate) max_stale: Option<Duration>,
 }

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use self::collect::{Collector, Snapshot, Target};
 use self::follow::Followed;
-use crate::args::{Format, Material};
+use crate::args::{Format, Material, Patience};
 use crate::output::Output;
 use crate::signals::Ending;
 
@@ -57,8 +57,11 @@ pub(crate) struct Args {
     #[command(flatten)]
     material: Material,
 
+    #[command(flatten)]
+    patience: Patience,
+
     /// Where to listen
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9793")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9793", value_parser = address)]
     listen: SocketAddr,
 
     /// Answer requests for this host too, besides localhost and bare addresses. May be given again
@@ -68,6 +71,13 @@ pub(crate) struct Args {
     /// Show paths as labels, and errors in words at /problems
     #[arg(long)]
     show_details: bool,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let text =
+        text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    let wrong = "write it as ADDRESS:PORT, such as 127.0.0.1:9793, 0.0.0.0:9793 or [::]:9793";
+    text.parse().map_err(|_| String::from(wrong))
 }
 
 /// What requests are answered from.
@@ -114,7 +124,8 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let mut collector = Collector::new(args.paths, args.show_details);
     let state = Arc::new(State {
         snapshot: Mutex::new(None),
-        followed: files.map(|files| Followed::start(files, args.material.policy(), args.show_details)),
+        followed: files
+            .map(|files| Followed::start(files, args.material.policy(&args.patience), args.show_details)),
         hosts: args.allow_host,
         show_details: args.show_details,
     });

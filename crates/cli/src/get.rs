@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep_until};
 use self::call::{Answer, Call, Sender};
 use self::direct::{Direct, Facts};
 use self::summary::{Live, Summary};
-use crate::args::{Format, Material};
+use crate::args::{Format, Material, Patience};
 use crate::duration;
 use crate::error;
 use crate::latency::Latencies;
@@ -69,6 +69,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     material: Material,
+
+    #[command(flatten)]
+    patience: Patience,
 
     /// The method; without it GET, and POST with -d
     #[arg(short = 'X', long = "request", value_name = "METHOD", value_parser = call::method)]
@@ -166,7 +169,7 @@ async fn perform(args: Args) -> anyhow::Result<ExitCode> {
         run.live.clear();
         run.keep(event::tell(&run.output, event));
     };
-    let policy = args.material.policy();
+    let policy = args.material.policy(&args.patience);
     let sender = if args.verbose {
         Sender::Direct(Direct::start(files, policy, hook).await?)
     } else {

@@ -114,6 +114,32 @@ impl serde_json::ser::Formatter for Ascii {
     }
 }
 
+/// Resolves when standard output is a pipe that nobody reads any more: who tells nothing for hours would not notice.
+pub(crate) async fn unread() {
+    #[cfg(unix)]
+    if let Some(pipe) = pipe() {
+        // Nothing is written by it, so it need not be made non-blocking.
+        if pipe.ready(tokio::io::Interest::ERROR).await.is_ok() {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+/// Standard output, if it is a pipe.
+#[cfg(unix)]
+fn pipe() -> Option<tokio::net::unix::pipe::Sender> {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::FileTypeExt;
+
+    let file = std::fs::File::from(io::stdout().as_fd().try_clone_to_owned().ok()?);
+    if !file.metadata().ok()?.file_type().is_fifo() {
+        return None;
+    }
+    // Not `from_file`: that would make it non-blocking for all who write to it.
+    tokio::net::unix::pipe::Sender::from_file_unchecked(file).ok()
+}
+
 /// RFC 3339 in UTC, to the millisecond.
 pub(crate) fn rfc3339(at: SystemTime) -> String {
     let at = OffsetDateTime::from(at);

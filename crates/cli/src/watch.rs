@@ -18,10 +18,10 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use self::exec::{Exec, Facts};
-use crate::args::{Format, Material};
+use crate::args::{Format, Material, Patience};
 use crate::check::Soon;
 use crate::duration;
-use crate::output::Output;
+use crate::output::{self, Output};
 #[cfg(unix)]
 use crate::signals;
 use crate::signals::Ending;
@@ -45,6 +45,8 @@ Examples:
   certsource watch --kubernetes /etc/tls --expiring 30d --expiring 75%
       tells when a certificate has 30 days left, or three quarters of its life
       used
+  certsource watch --kubernetes /etc/tls --max-stale 6h
+      fails closed: tells stale when nothing confirmed the files for six hours
 
 While files are missing, torn or broken, that is told as failed, and the last
 good generation stays.
@@ -57,6 +59,9 @@ or with --once if the command or the signal for it failed.";
 pub(crate) struct Args {
     #[command(flatten)]
     material: Material,
+
+    #[command(flatten)]
+    patience: Patience,
 
     /// Wait so long for a first load that works, instead of failing at once
     #[arg(long, value_name = "TIME", value_parser = duration::positive)]
@@ -113,7 +118,7 @@ async fn follow(args: Args) -> anyhow::Result<ExitCode> {
     if args.exec_on_load && !args.has_reaction() {
         bail!("--exec-on-load needs what to do: --exec, or --signal with --pid-file");
     }
-    let mut policy = args.material.policy();
+    let mut policy = args.material.policy(&args.patience);
     policy.expiring = args.expiring.iter().map(|soon| soon.threshold()).collect();
     let mut ending = Ending::new().context("cannot wait for signals")?;
     let (sender, mut events) = mpsc::unbounded_channel();
@@ -128,12 +133,15 @@ async fn follow(args: Args) -> anyhow::Result<ExitCode> {
     }
     let mut teller = Teller::new(args);
 
+    let unread = output::unread();
+    tokio::pin!(unread);
     let start = builder.start_async();
     tokio::pin!(start);
     let reloader = loop {
         tokio::select! {
             biased;
             () = ending.wait() => return Ok(ExitCode::SUCCESS),
+            () = &mut unread, if !teller.args.once => return Ok(ExitCode::SUCCESS),
             started = &mut start => match started {
                 Ok(reloader) => break reloader,
                 Err(error) => return teller.first_load_failed(error),
@@ -149,6 +157,8 @@ async fn follow(args: Args) -> anyhow::Result<ExitCode> {
         tokio::select! {
             biased;
             () = ending.wait() => break,
+            // With --once it is the exit code that is waited for.
+            () = &mut unread, if !teller.args.once => break,
             ended = teller.command_ends() => teller.command_ended(ended)?,
             Some(event) = events.recv() => teller.tell(&event)?,
         }

@@ -149,6 +149,30 @@ fn a_source_is_followed() {
     });
 }
 
+/// What nobody can confirm is used no more: no certificate of it is told of, and nothing is ready.
+#[test]
+fn a_source_that_is_stale() {
+    let issued = Ca::new("a").issue("one");
+    let volume = KubeletDir::new(&issued).unwrap();
+    let args = ["--interval=50ms", "--max-stale=1s", "--kubernetes"].map(OsStr::new);
+    let exporter = Exporter::start(&[&args[..], &[volume.path().as_os_str()]].concat());
+    let is = |name: &'static str, wanted: f64| {
+        move |text: &str| value(text, name, &["source=\"followed\""]) == Some(wanted)
+    };
+    let text = until(&exporter, "loaded", is("certsource_generation", 1.0));
+    assert!(value(&text, "x509_cert_not_after", &["followed", "CN=one"]).is_some(), "{text}");
+    volume.write([("ca.crt", "garbage"), ("tls.crt", "garbage"), ("tls.key", "garbage")]).unwrap();
+    let text = until(&exporter, "stale", is("certsource_generation", 0.0));
+    assert!(is("certsource_ready", 0.0)(&text) && is("x509_source_up", 0.0)(&text), "{text}");
+    assert_eq!(value(&text, "x509_cert_not_after", &["followed"]), None, "{text}");
+    // It was published once: that is how the rule tells it from a source that has not loaded yet.
+    assert!(value(&text, "certsource_published_timestamp_seconds", &["followed"]) > Some(0.0), "{text}");
+    assert_eq!(exporter.get("/readyz").0, 503);
+    volume.swap(&issued).unwrap();
+    let text = until(&exporter, "well again", is("certsource_generation", 2.0));
+    assert!(is("certsource_ready", 1.0)(&text) && text.contains("CN=one"), "{text}");
+}
+
 #[test]
 fn only_hosts_that_are_meant_and_only_reading() {
     let dir = TestDir::new().unwrap();
@@ -173,6 +197,12 @@ fn what_it_cannot_do_is_one_line() {
     let none = run(["exporter"]);
     assert_eq!((none.code, &*none.stdout), (Some(2), ""));
     assert!(none.error_line().starts_with("error: nothing to export"), "{}", none.stderr);
+    let port = run(["exporter", "--listen", "9793", "x.pem"]);
+    assert!(
+        port.error_line().contains("write it as ADDRESS:PORT, such as 127.0.0.1:9793"),
+        "{}",
+        port.stderr
+    );
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let used = run(["exporter", "--listen", &address, "x.pem"]);
@@ -196,17 +226,70 @@ fn it_ends_with_0_when_it_is_told_to() {
     assert_eq!(exporter.running.exit().code(), Some(0));
 }
 
+/// Name, labels and value of a sample, read as Prometheus reads them: `None` for what it would not understand.
+fn sample(line: &str) -> Option<(&str, Vec<(String, String)>, f64)> {
+    let name = line.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')?;
+    let (name, mut rest) = line.split_at(name);
+    let mut labels = Vec::new();
+    if let Some(inner) = rest.strip_prefix('{') {
+        rest = inner;
+        while !rest.starts_with('}') {
+            let (label, after) = rest.split_once("=\"")?;
+            let (mut value, mut chars) = (String::new(), after.chars());
+            loop {
+                match chars.next()? {
+                    '"' => break,
+                    '\\' => value.push(match chars.next()? {
+                        'n' => '\n',
+                        c @ ('"' | '\\') => c,
+                        _ => return None,
+                    }),
+                    c => value.push(c),
+                }
+            }
+            labels.push((label.to_owned(), value));
+            rest = chars.as_str();
+            rest = rest.strip_prefix(',').unwrap_or(rest);
+        }
+        rest = &rest[1..];
+    }
+    Some((name, labels, rest.strip_prefix(' ')?.parse().ok()?))
+}
+
+/// Names that would colour a terminal, turn its text around, end a label or begin a sample of their own.
 #[test]
 fn hostile_names_are_escaped() {
     let dir = TestDir::new().unwrap();
-    let issued = Ca::new("\u{1b}[31mred\u{202e}\"\n\\").leaf("a").issue();
-    let path = dir.write("a\"\n.crt", issued.leaf_pem()).unwrap();
-    let text = Exporter::start(&[OsStr::new("--show-details"), path.as_os_str()]).metrics();
+    let name = "\u{1b}[31mred\u{202e}\"\n} 1\nx509_cert_expired{a=\"b\"} 1\\";
+    let ca = Ca::new(name);
+    let issued = ca.leaf("a").issue();
+    ca.revoke(&issued);
+    let file = format!("a{}.crt", name.replace('/', ""));
+    let path = dir.write(&file, issued.leaf_pem() + &ca.crl().pem()).unwrap();
+    let volume = dir.join("v\u{202e}\n\"");
+    KubeletDir::from_dir(TestDir::at(&volume).unwrap()).swap(&issued).unwrap();
+    let args =
+        [OsStr::new("--show-details"), path.as_os_str(), OsStr::new("--kubernetes"), volume.as_os_str()];
+    let exporter = Exporter::start(&args);
+    let text =
+        until(&exporter, "loaded", |text| text.contains("certsource_generation{source=\"followed\"} 1"));
     assert!(!text.contains(|c: char| c != '\n' && (c.is_control() || c == '\u{202e}')), "{text:?}");
-    for line in text.lines() {
-        assert!(
-            line.starts_with('#') || line.rsplit_once("} ").is_some() || line.split(' ').count() == 2,
-            "{line}"
-        );
+    let mut expired = 0;
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (name, labels, value) = sample(line).unwrap_or_else(|| panic!("{line}"));
+        let label =
+            |name: &str| labels.iter().find(|(label, _)| label == name).map(|(_, value)| value.as_str());
+        expired += usize::from(name == "x509_cert_expired");
+        if name.starts_with("x509_cert_") || name.starts_with("x509_crl_") {
+            let shown = label("issuer").unwrap();
+            // As names are written (RFC 4514).
+            assert!(shown.contains("\\1b[31mred\\e2\\80\\ae\\22\\0a"), "{shown}");
+            assert!(value > 1e9 || name == "x509_cert_expired" && value == 0.0, "{line}");
+            let path = label("path").unwrap_or_default();
+            assert!(path.contains("\\u{202e}") || name == "x509_crl_next_update", "{line}");
+        }
     }
+    // The leaf in the file; the leaf and its anchor in the volume.
+    assert_eq!(expired, 3, "{text}");
+    assert!(exporter.get("/problems").1 == "none\n");
 }

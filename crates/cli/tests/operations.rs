@@ -1,5 +1,6 @@
 //! docs/OPERATIONS.md: its scripts are run against files that are written as each place writes them, and every command
 //! line in it is understood.
+//! needs: unshare systemd-analyze
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test that called it")]
 #![cfg(unix)]
@@ -90,6 +91,29 @@ fn kubernetes_volumes() {
     scripts("trust", &[("/etc/trust", trust.path()), ("/etc/tls", volume.path())], &[]);
 }
 
+/// As the kubelet mounts a `subPath`: one file of the version that was there at the start.
+#[test]
+fn a_sub_path_is_found() {
+    if !has_namespaces() {
+        return;
+    }
+    let volume = KubeletDir::new(Ca::new("a").issue("web.example.org")).unwrap();
+    let dir = TestDir::new().unwrap();
+    let mounted = dir.write("ca.crt", "").unwrap();
+    let version = volume.path().join("..data/ca.crt").canonicalize().unwrap();
+    let mount = format!("mount --bind '{}' '{}'", version.display(), mounted.display());
+    scripts_after(Some(&mount), "subpath", &[("/etc/web/ca.crt", &mounted)], &[]);
+}
+
+fn has_namespaces() -> bool {
+    let has =
+        Command::new("unshare").args(["-Urm", "true"]).output().is_ok_and(|output| output.status.success());
+    if !has {
+        not_run("this system allows no user namespaces, or has no unshare(1)");
+    }
+    has
+}
+
 #[test]
 fn plain_files_of_systemd() {
     let plain = PlainDir::new(Method::Rename, Ca::new("a").issue("web.example.org")).unwrap();
@@ -109,8 +133,8 @@ fn docker_bind_mounts() {
     }
     let outside = dir.join("outside");
     scripts("docker", &[("/etc/tls", &outside)], &[]);
-    if !Command::new("unshare").args(["-Urm", "true"]).output().is_ok_and(|output| output.status.success()) {
-        return eprintln!("skipped: this system allows no user namespaces");
+    if !has_namespaces() {
+        return;
     }
     dir.write("inside/.keep", "").unwrap();
     let inside = dir.join("inside");
@@ -154,7 +178,8 @@ fn private(path: &Path) {
 /// Every place that has scripts is staged above, so that a new one is not forgotten.
 #[test]
 fn every_script_is_run() {
-    let staged = ["kubernetes", "trust", "proc", "plain", "docker", "certbot", "combined", "spiffe"];
+    let staged =
+        ["kubernetes", "subpath", "trust", "proc", "plain", "docker", "certbot", "combined", "spiffe"];
     for (kind, text) in blocks() {
         let place = kind.strip_prefix("sh tested=");
         assert!(place.is_none_or(|place| staged.contains(&place)), "{kind}");

@@ -177,6 +177,36 @@ fn a_wait_that_is_over_is_an_error() {
     assert_eq!(end.json().len(), 1, "told once: {}", end.stdout);
 }
 
+/// `certsource watch … | grep -m 1 loaded`, and then no file changes.
+#[cfg(unix)]
+#[test]
+fn a_reader_that_goes_away_ends_it_although_nothing_happens() {
+    use std::io::BufRead;
+
+    let dir = KubeletDir::new(Ca::new("a").issue("localhost")).unwrap();
+    let mut watch = std::process::Command::new(env!("CARGO_BIN_EXE_certsource"))
+        .args(words([&"watch", &"--kubernetes", &dir.path()]))
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(watch.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains(" loaded "), "{line}");
+    let until = Instant::now() + BOUND;
+    let status = loop {
+        if let Some(status) = watch.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > until {
+            watch.kill().unwrap();
+            panic!("it goes on without a reader");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!(status.code(), Some(0));
+}
+
 #[test]
 fn a_reader_that_goes_away_ends_it_quietly() {
     let ca = Ca::new("a");

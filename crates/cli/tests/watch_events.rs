@@ -56,6 +56,42 @@ fn what_is_not_valid_yet_is_rejected_and_then_recovered() {
     assert_eq!(recovered["origin"], volume.path().to_str().unwrap());
 }
 
+/// With `--max-stale`, what nobody can confirm is used no more; without it, the last good generation stays.
+#[test]
+fn what_nobody_can_confirm_is_stale_until_it_is_whole_again() {
+    let issued = Ca::new("a").issue("localhost");
+    let volume = KubeletDir::new(&issued).unwrap();
+    let path = volume.path().to_str().unwrap();
+    let mut patient = watching(volume.path(), &[]);
+    let mut watch = watching(volume.path(), &["--max-stale=1s"]);
+    let mut text = Running::start(["watch", "--interval=50ms", "--max-stale=1s", "--kubernetes", path]);
+    for watch in [&mut patient, &mut watch] {
+        watch.event("loaded");
+    }
+    assert!(text.line().contains(" loaded "));
+    volume.write([("ca.crt", "garbage"), ("tls.crt", "garbage"), ("tls.key", "garbage")]).unwrap();
+    let stale = watch.event("stale");
+    assert_ts(&stale);
+    assert_eq!((&stale["reason"], &stale["cause"]), (&"stale".into(), &"malformed".into()), "{stale}");
+    assert_eq!((&stale["generation"], &stale["serving"]), (&1.into(), &0.into()), "{stale}");
+    assert_eq!((&stale["origin"], &stale["max_stale_seconds"]), (&path.into(), &1.0.into()), "{stale}");
+    assert!(stale["since"].as_str().unwrap() < stale["ts"].as_str().unwrap(), "{stale}");
+    let line = std::iter::repeat_with(|| text.line()).find(|line| line.contains(" stale ")).unwrap();
+    assert!(
+        line.contains(" stale generation 1 is used no more: not confirmed for ")
+            && line.contains("malformed: "),
+        "{line}"
+    );
+    assert_eq!(patient.event("failed")["serving"], 1);
+    // The same as before is a new generation: nothing was used in between.
+    volume.swap(&issued).unwrap();
+    let back = watch.event("reloaded");
+    assert_eq!((&back["generation"], &back["added"]), (&2.into(), &serde_json::json!([])), "{back}");
+    let line = std::iter::repeat_with(|| text.line()).find(|line| line.contains(" reloaded ")).unwrap();
+    assert!(line.contains(" reloaded generation 2 ") && line.ends_with(" the same certificates"), "{line}");
+    patient.event("recovered");
+}
+
 /// A withdrawn CA beside a key that does not match: it is told that the CA is still trusted.
 #[test]
 fn a_withdrawal_beside_a_broken_pair_is_pending() {

@@ -125,7 +125,9 @@ impl Followed {
             let (generation, status) = (reloader.current(), reloader.status());
             // Else there was a reload in between.
             if status.generation == generation.number() {
-                return Seen { counts, status: Some(status), items: self.items(&generation) };
+                // Of what is used no more, none is told.
+                let items = if status.stale { Arc::default() } else { self.items(&generation) };
+                return Seen { counts, status: Some(status), items };
             }
         }
     }

@@ -23,9 +23,9 @@ pub(super) fn quoted(value: &str) -> String {
             '\\' => text.push_str("\\\\"),
             '"' => text.push_str("\\\""),
             '\n' => text.push_str("\\n"),
-            c if c.is_control() => {}
-            // What turns text around or hides is escaped as everywhere else; the backslash of that as this format wants.
-            c if !c.is_ascii() => {
+            // What acts on a terminal, turns text around or hides is escaped as everywhere else; the backslash of that as
+            // this format wants.
+            c if c.is_control() || !c.is_ascii() => {
                 let shown = Escaped::new(c.encode_utf8(&mut [0; 4])).to_string();
                 text.push_str(&shown.replace('\\', "\\\\"));
             }
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn label_values_are_quoted() {
-        assert_eq!(quoted("a\\b\"c\nd\u{1b}"), "\"a\\\\b\\\"c\\nd\"");
+        assert_eq!(quoted("a\\b\"c\nd\u{1b}"), "\"a\\\\b\\\"c\\nd\\\\u{1b}\"");
         // Not shown backwards, and what is only foreign stays.
         assert_eq!(quoted("ü\u{202e}pem.crt"), "\"ü\\\\u{202e}pem.crt\"");
     }

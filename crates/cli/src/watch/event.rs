@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use certsource::clock::Utc;
 use certsource::inspect::{CrlInspection, Inspection};
-use certsource::machine::{Expiring, Regressed, Threshold};
-use certsource::{Certificate, Digest, Error, Role};
+use certsource::machine::{Expiring, Regressed, Stale, Threshold};
+use certsource::{Certificate, Digest, Error, Reason, Role};
 use certsource_reload::{Event, EventKind, Failure, Reload};
 use serde::Serialize;
 
@@ -99,6 +99,23 @@ struct Back<'a> {
     before: Option<Shown<'a>>,
 }
 
+/// That nothing is used any more, and why.
+#[derive(Serialize)]
+struct NothingUsed {
+    reason: &'static str,
+    origin: String,
+    /// What was used until then.
+    generation: u64,
+    serving: u64,
+    /// When it was last confirmed.
+    since: String,
+    max_stale_seconds: f64,
+    message: String,
+    /// What is wrong with the files, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'static str>,
+}
+
 #[derive(Serialize)]
 struct Degraded<'a> {
     origin: String,
@@ -135,6 +152,19 @@ pub(crate) fn tell(output: &Output, event: &Event) -> anyhow::Result<()> {
             line(output, at, name, &Number { origin, generation: *generation }, || {
                 format!("generation {generation}")
             })
+        }
+        EventKind::Stale(stale) => {
+            let record = NothingUsed {
+                reason: Reason::Stale.as_str(),
+                origin,
+                generation: stale.generation,
+                serving: 0,
+                since: output::rfc3339(stale.since),
+                max_stale_seconds: stale.limit.as_secs_f64(),
+                message: stale.to_string(),
+                cause: stale.error.as_ref().map(|error| error.reason().as_str()),
+            };
+            line(output, at, name, &record, || stale_in_words(stale, at))
         }
         EventKind::Expired(expired) => {
             let generation = expired.number();
@@ -196,6 +226,20 @@ fn nearing_in_words(expiring: &Expiring) -> String {
         expiring.role,
         certificate_in_words(&expiring.certificate)
     )
+}
+
+/// `generation 3 is used no more: not confirmed for 6 h (since 2026-05-01T12:00:00Z); key_mismatch: …`
+fn stale_in_words(stale: &Stale, at: SystemTime) -> String {
+    let unconfirmed = duration::rough(at.duration_since(stale.since).unwrap_or(stale.limit));
+    let cause = match &stale.error {
+        Some(error) => format!("{}: {error}", error.reason()),
+        None => String::from("the files did not answer, or never stood still"),
+    };
+    safe(&format!(
+        "generation {} is used no more: not confirmed for {unconfirmed} (since {}); {cause}",
+        stale.generation,
+        Utc(stale.since)
+    ))
 }
 
 fn back_in_words(back: &Regressed) -> String {
@@ -264,7 +308,14 @@ fn in_words(reload: &Reload, is_first: bool) -> String {
         }
     }
     if reload.diff.added.is_empty() && reload.diff.removed.is_empty() {
-        text.push_str(" new CRLs");
+        // Other lists, another order; or after `stale` the same again.
+        text.push_str(" the same certificates");
+        for crl in reload.generation.material().crls().into_iter().flatten() {
+            let crl = crl.inspection();
+            let number = crl.number().map_or_else(String::new, |number| format!(" number {number}"));
+            let until = crl.next_update_text().map_or_else(String::new, |until| format!(" until {until}"));
+            let _ = write!(text, ", crl {}{number}{until}", crl.issuer());
+        }
     }
     text
 }

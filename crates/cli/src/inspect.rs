@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::bail;
 use certsource::inspect::{CrlInspection, Inspection};
-use certsource::{Error, Fingerprint};
+use certsource::{Error, Fingerprint, Reason};
 use clap::ValueEnum;
 use pki_types::ServerName;
 use serde::Serialize;
@@ -166,7 +166,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut table = Table::new(now);
     let mut line = TimeLine::new(now);
     let line_is_wanted = args.timeline || table.terminal().is_some();
-    let mut problems = Vec::new();
+    let (mut problems, mut is_any) = (Vec::new(), false);
     let mut take = |file: File| {
         if let Some(key) = &mut key {
             let shown = Shown::of(&file, args.all);
@@ -183,6 +183,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 table.add(&file, args.all);
             }
         }
+        is_any |= file.items.iter().any(|item| !matches!(item.what, What::Other));
         problems.extend(file.problems);
         Ok(())
     };
@@ -190,6 +191,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         take(served(target, args)?)?;
     }
     scan::each(&args.paths, &mut take)?;
+    if !is_any && problems.is_empty() {
+        let nothing =
+            "there is nothing to show: in a directory *.pem, *.crt, *.cer, *.der and *.crl are looked for";
+        problems.extend(args.paths.first().map(|path| Error::new(Reason::Empty, nothing).at(path)));
+    }
     if args.format == Form::Text {
         table.write(&output)?;
         if args.timeline || (line_is_wanted && line.len() <= FEW) {

@@ -352,3 +352,12 @@ fn the_time_line_shows_now_renewal_and_overlap() {
     let bare = run(["inspect".as_ref(), bundle.as_os_str()]);
     assert!(!bare.stdout.contains('━'), "{}", bare.stdout);
 }
+
+#[test]
+fn a_directory_without_certificates_is_told() {
+    let dir = TestDir::new().unwrap();
+    dir.write("readme.txt", "nothing").unwrap();
+    let none = run(["inspect".as_ref(), dir.path().as_os_str()]);
+    assert_eq!((none.code, &*none.stdout), (Some(2), ""));
+    assert!(none.error_line().contains("there is nothing to show") && none.error_line().ends_with("[empty]"));
+}

@@ -1,4 +1,5 @@
 //! On a terminal: colour, unless `NO_COLOR` says no, and a time line unasked. The terminal is made by `script`.
+//! needs: script
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test that called it")]
 #![cfg(target_os = "linux")]
@@ -17,9 +18,15 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What the program writes to a terminal of 200 columns; `None` where there is no `script`.
 fn on_terminal(args: &str, no_color: Option<&str>) -> Option<String> {
+    on_terminal_of((200, 50), args, no_color)
+}
+
+/// The same for a terminal of so many columns and rows.
+fn on_terminal_of((columns, rows): (u16, u16), args: &str, no_color: Option<&str>) -> Option<String> {
     let program = env!("CARGO_BIN_EXE_certsource");
     let mut command = Command::new("script");
-    command.args(["-qec", &format!("stty cols 200 rows 50; exec '{program}' {args}"), "/dev/null"]);
+    let script = format!("stty cols {columns} rows {rows}; exec '{program}' {args}");
+    command.args(["-qec", &script, "/dev/null"]);
     command.env("TERM", "xterm").env_remove("NO_COLOR").env_remove("COLUMNS").stdin(Stdio::null());
     if let Some(value) = no_color {
         command.env("NO_COLOR", value);
@@ -76,4 +83,58 @@ fn a_repeated_run_shows_a_line_that_lives() {
         shown.contains("FAILED generation 1 after ") && shown.contains("summary 2 requests, 2 failed"),
         "{shown:?}"
     );
+}
+
+/// The final letters of the control sequences in a text: `m` is a colour.
+fn sequences(text: &str) -> Vec<char> {
+    let pieces = text.split("\x1b[").skip(1);
+    pieces.filter_map(|piece| piece.chars().find(char::is_ascii_alphabetic)).collect()
+}
+
+const DEMO: &str = "demo --rotations 1 --duration 600ms --rate 100";
+
+#[test]
+fn the_demo_lives_on_a_terminal() {
+    let Some(shown) = on_terminal(DEMO, None) else { return };
+    // Drawn again and again at one place, without a cursor, and that comes back.
+    assert!(shown.starts_with("\x1b[?25l") && shown.matches("certsource demo").count() > 2, "{shown:?}");
+    assert!(shown.contains("\x1b[?25h"), "{shown:?}");
+    let redrawn = sequences(&shown).iter().filter(|letter| **letter == 'A').count();
+    assert!(redrawn > 2, "{redrawn}: {shown:?}");
+    assert!(shown.contains("\x1b[1mcertsource demo\x1b[0m") && shown.contains("\x1b[32m0 failed\x1b[0m"));
+    assert!(
+        shown.contains("time line") && shown.contains('━') && shown.contains("refused 1 of 1"),
+        "{shown:?}"
+    );
+    // The last picture stays, and what came of it stands below.
+    let (_, end) = shown.rsplit_once("\x1b[?25h").unwrap();
+    assert!(
+        end.starts_with("ok: ") && end.contains("0 failed; 1 of 1 rotations seen by the client"),
+        "{end:?}"
+    );
+    assert!(sequences(end).is_empty() && !end.contains("rotation 1/1"), "{end:?}");
+
+    let plain = on_terminal(DEMO, Some("1")).unwrap();
+    assert!(plain.matches("certsource demo").count() > 2 && !sequences(&plain).contains(&'m'), "{plain:?}");
+}
+
+#[test]
+fn without_room_the_demo_is_a_line_for_each_rotation() {
+    let Some(shown) = on_terminal_of((40, 50), DEMO, None) else { return };
+    assert!(shown.contains("rotation 1/1: CA 2 in place of CA 1") && shown.contains("\nok: "), "{shown:?}");
+    assert!(sequences(&shown).is_empty(), "{shown:?}");
+}
+
+#[test]
+fn a_narrow_terminal_has_no_line_that_is_too_long() {
+    let dir = TestDir::new().unwrap();
+    let path = soon(&dir);
+    let Some(shown) = on_terminal_of((60, 50), &format!("inspect '{}'", path.display()), Some("1")) else {
+        return;
+    };
+    assert!(shown.contains("leaf  CN=localhost") && shown.contains("  not after  20"), "{shown}");
+    let named = path.to_string_lossy();
+    for line in shown.lines().filter(|line| !line.contains(&*named)) {
+        assert!(line.trim_end().chars().count() <= 60, "{line}");
+    }
 }

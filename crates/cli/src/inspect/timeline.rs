@@ -117,9 +117,9 @@ impl TimeLine {
             }
         }
         if !lines.is_empty() {
-            lines.push(String::from(
-                "┣━┫ valid   ◆ renew at two thirds   │ now   ░ two CAs valid: room to rotate",
-            ));
+            let signs = ["┣━┫ valid", "◆ renew at two thirds", "│ now", "░ two CAs valid: room to rotate"];
+            let one = signs.join("   ");
+            if one.chars().count() <= width { lines.push(one) } else { lines.extend(signs.map(String::from)) }
         }
         lines
     }
@@ -132,6 +132,8 @@ struct Chart {
     span: f64,
     columns: usize,
     colourful: bool,
+    /// On a terminal that has no room for name, bar and words side by side, the bar is below the others.
+    stacked: bool,
 }
 
 impl Chart {
@@ -139,8 +141,10 @@ impl Chart {
         let begin = windows.iter().map(|window| window.from).min().unwrap_or(now).min(now);
         let end = windows.iter().map(|window| window.until).max().unwrap_or(now).max(now);
         let span = end.duration_since(begin).unwrap_or_default().as_secs_f64().max(1.0);
-        let columns = width.saturating_sub(NAME + WORDS + 4).max(LEAST);
-        Self { now, begin, span, columns, colourful }
+        let beside = width.saturating_sub(NAME + WORDS + 4);
+        let stacked = beside < LEAST;
+        let columns = if stacked { width.saturating_sub(2).max(LEAST) } else { beside };
+        Self { now, begin, span, columns, colourful, stacked }
     }
 
     fn column(&self, at: SystemTime) -> usize {
@@ -150,29 +154,39 @@ impl Chart {
 
     fn draw(&self, windows: &[&Window], lines: &mut Vec<String>) {
         let end = self.begin + Duration::from_secs_f64(self.span);
-        let (first, last) = (day(self.begin), day(end));
+        let (mut first, mut last) = (minute(self.begin), minute(end));
+        if first.len() + last.len() >= self.columns {
+            // The days alone.
+            first.truncate(10);
+            last.truncate(10);
+        }
         let gap = self.columns.saturating_sub(first.len() + last.len());
-        lines.push(format!("{:NAME$}  {first}{}{last}", "", " ".repeat(gap)));
+        lines.push(format!("{}{first}{}{last}", self.margin(), " ".repeat(gap)));
         let authorities = windows.iter().filter(|window| window.group == Group::Ca).count();
         for (at, window) in windows.iter().enumerate() {
-            lines.push(self.row(
+            lines.extend(self.row(
                 &format!("{} {}", window.role, window.who),
                 self.bar(window),
                 &self.words(window),
             ));
             let Some(next) = windows.get(at + 1).filter(|_| authorities <= ROTATING) else { continue };
             if window.group == Group::Ca && (window.place == next.place || window.who == next.who) {
-                lines.push(self.between(window, next));
+                lines.extend(self.between(window, next));
             }
         }
         let now = self.column(self.now);
         let label =
             if now + 4 > self.columns { format!("{:>1$}", "now", now + 1) } else { " ".repeat(now) + "now" };
-        lines.push(format!("{:NAME$}  {label}", "").trim_end().to_owned());
+        lines.push(format!("{}{label}", self.margin()).trim_end().to_owned());
+    }
+
+    /// What is left of a bar.
+    fn margin(&self) -> String {
+        if self.stacked { String::from("  ") } else { format!("{:NAME$}  ", "") }
     }
 
     /// What lies between an older and a newer CA.
-    fn between(&self, older: &Window, newer: &Window) -> String {
+    fn between(&self, older: &Window, newer: &Window) -> Vec<String> {
         let mut cells = self.empty();
         let (from, until) = (newer.from, older.until.min(newer.until));
         match until.duration_since(from) {
@@ -250,11 +264,13 @@ impl Chart {
         }
     }
 
-    fn row(&self, name: &str, cells: Vec<char>, words: &str) -> String {
-        let mut name: String = name.chars().take(NAME).collect();
-        if name.chars().count() == NAME {
-            name.pop();
-            name.push('…');
+    fn row(&self, name: &str, cells: Vec<char>, words: &str) -> Vec<String> {
+        let room =
+            if self.stacked { (self.columns + 2).saturating_sub(words.chars().count() + 2) } else { NAME };
+        let mut shown: String = name.chars().take(room).collect();
+        if name.chars().count() >= room {
+            shown.pop();
+            shown.push('…');
         }
         let colour = if words.contains("EXPIRED") || words.contains("NONE") {
             "\x1b[31m"
@@ -264,12 +280,16 @@ impl Chart {
             ""
         };
         let bar: String = cells.into_iter().collect();
-        let line = if self.colourful && !colour.is_empty() {
-            format!("{name:NAME$}  {bar}  {colour}{words}\x1b[0m")
-        } else {
-            format!("{name:NAME$}  {bar}  {words}")
+        let words = match colour {
+            colour if self.colourful && !colour.is_empty() => format!("{colour}{words}\x1b[0m"),
+            _ => words.to_owned(),
         };
-        line.trim_end().to_owned()
+        let lines = if self.stacked {
+            vec![format!("{shown}  {words}"), format!("  {bar}")]
+        } else {
+            vec![format!("{shown:NAME$}  {bar}  {words}")]
+        };
+        lines.iter().map(|line| line.trim_end().to_owned()).collect()
     }
 }
 
@@ -279,9 +299,9 @@ fn renewal(window: &Window) -> Option<SystemTime> {
     (window.group == Group::Leaf).then(|| window.from + whole * 2 / 3)
 }
 
-fn day(at: SystemTime) -> String {
+/// To the minute: lives may be short.
+fn minute(at: SystemTime) -> String {
     let text = Utc(at).to_string();
-    // To the minute: lives may be short.
     text.get(..16).unwrap_or(&text).replace('T', " ")
 }
 
@@ -330,6 +350,19 @@ mod tests {
         assert!(lines[3].ends_with("both valid, 5 d left"), "{}", lines[3]);
         let apart = vec![window(Group::Ca, "CN=old", 0, 10), window(Group::Ca, "CN=new", 20, 30)];
         assert!(drawn(apart, 5)[3].ends_with("NONE: 10 d between them"));
+    }
+
+    #[test]
+    fn without_room_beside_them_the_bars_are_below_the_names() {
+        let window = window(Group::Leaf, "CN=a-name-that-is-rather-long.example.org", 0, 30);
+        for width in [30, 50, 60, 80, 91] {
+            let lines = TimeLine { now: SystemTime::UNIX_EPOCH + DAY * 12, windows: vec![window.clone()] }
+                .draw(width, false);
+            assert!(lines.iter().all(|line| line.chars().count() <= width.max(31)), "{width}: {lines:#?}");
+            assert!(lines[1].starts_with("  1970-01-01") && lines[1].ends_with("1970-01-31") == (width < 36));
+            assert!(lines[2].starts_with("leaf") && lines[2].contains("18 d left"), "{lines:#?}");
+            assert!(lines[3].starts_with("  ┣━") && lines[3].ends_with('┫'), "{lines:#?}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use snapbox::Data;
 
 use crate::common::exporter::Exporter;
 use crate::common::server::{Server, config};
-use crate::common::{Finished, run};
+use crate::common::{Finished, Running, run};
 
 const COMMANDS: [&str; 7] = ["demo", "get", "watch", "inspect", "check", "doctor", "exporter"];
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -71,6 +71,38 @@ fn scrub(text: &str) -> String {
             rest = &rest[length.max(c.len_utf8())..];
         }
         out.push('\n');
+    }
+    out
+}
+
+/// Replaces the numbers of these fields in JSON, and what was measured.
+fn without_numbers(json: &str, fields: &[&str]) -> String {
+    let mut out = String::new();
+    let mut rest = json;
+    while let Some(at) = rest.find("\":") {
+        let (before, after) = rest.split_at(at + 2);
+        let name = before[..at].rsplit('"').next().unwrap_or_default();
+        let is_measured = name.contains("_us") || name.contains("_ms") || name == "seconds";
+        out.push_str(before);
+        let number = after.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(after.len());
+        let is_left_out = number > 0 && (is_measured || fields.contains(&name));
+        out.push_str(if is_left_out { "[N]" } else { &after[..number] });
+        rest = &after[number..];
+    }
+    out + rest
+}
+
+/// Replaces the counts of requests in lines for people.
+fn without_counts(text: &str) -> String {
+    let mut pieces = text.split(" requests").peekable();
+    let mut out = String::new();
+    while let Some(piece) = pieces.next() {
+        match pieces.peek() {
+            Some(_) => {
+                out += &format!("{}[N] requests", piece.trim_end_matches(|c: char| c.is_ascii_digit()))
+            }
+            None => out += piece,
+        }
     }
     out
 }
@@ -250,8 +282,85 @@ fn watch_and_get() {
         &[get, url],
         &[get],
     ];
-    // The latencies of JSON lines have no unit, so those lines are held in tests/get.rs.
     hold_runs("get", dir.path(), runs);
+
+    dir.write("other.pem", Ca::new("Another root").certificate_pem()).unwrap();
+    let other = dir.join("other.pem").into_os_string();
+    let runs: &[&[&OsStr]] = &[
+        &[get, url, flag, &root, json],
+        &[get, url, flag, &root, json, v],
+        &[get, url, flag, &root, json, count],
+        &[get, url, flag, &other, json],
+    ];
+    let text: String = runs
+        .iter()
+        .map(|args| {
+            let mut finished = run(args.iter().copied());
+            finished.stdout = without_numbers(&finished.stdout, &[]);
+            shown(args, &finished, dir.path())
+        })
+        .collect();
+    hold("get-json", &text);
+}
+
+/// A rotation, a command that fails, files that break and are mended.
+#[test]
+fn watch_while_files_change() {
+    for (format, name) in [("text", "watch-events"), ("json", "watch-events-json")] {
+        let dir = TestDir::new().unwrap();
+        let path = dir.join("v");
+        let volume = KubeletDir::from_dir(TestDir::at(&path).unwrap());
+        let ca = Ca::new("Example root");
+        let issue = || ca.leaf("localhost").valid_for(DAY * 12 + DAY / 2).issue();
+        volume.swap(issue()).unwrap();
+        let args = ["watch", "--kubernetes", path.to_str().unwrap(), "--interval=50ms", "--detect=sha256"];
+        let args = [&args[..], &["--format", format, "--max-stale=3s", "--exec", "false"]].concat();
+        let mut watch = Running::start(&args);
+        let mut text = String::new();
+        // The lines until all of these have come, in this order: which of two comes first is not held.
+        let mut until = |events: &[&str]| {
+            let mut lines = vec![String::new(); events.len()];
+            while lines.iter().any(String::is_empty) {
+                let line = watch.line();
+                let is = |event: &&str| {
+                    line.contains(&format!(" {event} ")) || line.contains(&format!("\"event\":\"{event}\""))
+                };
+                let at = events.iter().position(is).unwrap_or_else(|| panic!("{line}"));
+                lines[at] = line;
+            }
+            lines.iter().for_each(|line| text += &format!("{line}\n"));
+        };
+        until(&["loaded"]);
+        let second = issue();
+        volume.swap(&second).unwrap();
+        until(&["reloaded", "retired", "exec_failed"]);
+        let broken = [
+            ("ca.crt", ca.certificate_pem()),
+            ("tls.crt", "-----BEGIN".into()),
+            ("tls.key", second.key_pem()),
+        ];
+        volume.write(broken).unwrap();
+        until(&["failed", "stale", "retired"]);
+        volume.swap(issue()).unwrap();
+        until(&["recovered", "reloaded", "exec_failed"]);
+        let words: Vec<_> =
+            args.iter().map(|word| word.replace(&*dir.path().to_string_lossy(), "[DIR]")).collect();
+        let text = text.replace(&*dir.path().to_string_lossy(), "[DIR]");
+        hold(name, &format!("$ certsource {}\n{}", words.join(" "), scrub(&text)));
+    }
+}
+
+#[test]
+fn demo() {
+    let args = ["demo", "--rotations=2", "--duration=0s", "--rate=200", "--detect=sha256"].map(OsStr::new);
+    let mut text = run(args);
+    text.stdout = without_counts(&text.stdout);
+    let json = [&args[..], &[OsStr::new("--format=json")]].concat();
+    let mut lines = run(&json);
+    let counted = ["requests", "handshakes_full", "handshakes_resumed", "handshakes_refused"];
+    lines.stdout = without_numbers(&lines.stdout, &counted);
+    let nowhere = Path::new("/no/stage");
+    hold("demo", &(shown(&args, &text, nowhere) + &shown(&json, &lines, nowhere)));
 }
 
 #[test]

@@ -18,6 +18,12 @@ const END_TO_END: &str = "certsource-tests";
 /// The program that has the demo.
 const PROGRAM: &str = "certsource";
 
+/// The member whose tests pass over what this machine cannot run, unless they are asked strictly.
+const FORGIVING: &str = "certsource-cli";
+
+/// What such a test calls.
+const FORGIVES: [&str; 2] = ["not_run(", "as_another_user("];
+
 /// Feature sets that are compiled and not tested: no crypto provider is in them, so no handshake can be made.
 const BUILD_ONLY: [(&str, Selection); 3] = [
     ("certsource-rustls", Selection::None),
@@ -57,6 +63,9 @@ pub(crate) fn cells(workspace: &Workspace, keep_going: bool) -> Result<Vec<Cell>
             }
             cells.extend(other_provider_cell(package, keep_going));
         }
+        if package.name == FORGIVING {
+            cells.push(strict_cell(package, keep_going)?);
+        }
         if let Some(library) = package.library() {
             if scan::has_doctests(&library.src_path.with_file_name(""))? {
                 cells.push(doctest_cell(package));
@@ -75,7 +84,6 @@ pub(crate) fn cells(workspace: &Workspace, keep_going: bool) -> Result<Vec<Cell>
         }
     }
     if workspace.members().iter().any(|package| package.targets_of("bin").any(|bin| bin.name == PROGRAM)) {
-        cells.push(promtool_cell());
         cells.extend(DEMOS.iter().map(|(name, options)| demo_cell(name, options)));
     }
     Ok(cells)
@@ -243,16 +251,32 @@ fn example_cell(package: &Package, target: &Target) -> Result<Cell> {
     })
 }
 
-/// The exporter's text, judged by promtool. Among the program's other tests it is passed over where promtool is missing.
-fn promtool_cell() -> Cell {
-    let step = Step::cargo(["test", "--package", "certsource-cli", "--test", "exporter_promtool"]);
-    Cell {
-        name: "exporter/promtool".to_owned(),
-        needs: vec![Tool::Promtool],
-        work: Work::Run(step.variable("CERTSOURCE_STRICT", "1")),
+/// The tests that are passed over where a tool, or a right, is missing: once more, and now that is a failure.
+fn strict_cell(package: &Package, keep_going: bool) -> Result<Cell> {
+    let mut needs = BTreeSet::new();
+    let mut arguments = vec!["test", "--package", &package.name];
+    for target in package.targets_of("test") {
+        let own = read_header(target)?.needs;
+        if is_forgiving(target)? || !own.is_empty() {
+            needs.extend(own);
+            arguments.extend(["--test", &target.name]);
+        }
+    }
+    if keep_going {
+        arguments.push("--no-fail-fast");
+    }
+    Ok(Cell {
+        name: format!("{}/strict", short(package)),
+        needs: needs.into_iter().collect(),
+        work: Work::Run(Step::cargo(arguments).variable("CERTSOURCE_STRICT", "1")),
         judge: Judge::Tests,
         covers: None,
-    }
+    })
+}
+
+fn is_forgiving(target: &Target) -> Result<bool> {
+    let text = read(target)?;
+    Ok(FORGIVES.iter().any(|call| text.contains(call)))
 }
 
 fn demo_cell(name: &str, options: &[&str]) -> Cell {
@@ -267,7 +291,7 @@ fn demo_cell(name: &str, options: &[&str]) -> Cell {
     }
 }
 
-/// What an end-to-end test or an example says about itself in its opening comment.
+/// What an end-to-end test, a test of the program or an example says about itself in its opening comment.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Header {
     /// `//! needs: nginx openssl`
@@ -279,9 +303,12 @@ struct Header {
 }
 
 fn read_header(target: &Target) -> Result<Header> {
+    header(&read(target)?).with_context(|| format!("the opening comment of {}", target.src_path.display()))
+}
+
+fn read(target: &Target) -> Result<String> {
     let path = &target.src_path;
-    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    header(&text).with_context(|| format!("the opening comment of {}", path.display()))
+    fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
 }
 
 fn header(text: &str) -> Result<Header> {
@@ -349,6 +376,26 @@ mod tests {
             let is_in = |start: &String| names.iter().any(|name| name.starts_with(start));
             let has_tests = package.name != END_TO_END || package.targets_of("test").next().is_some();
             assert_eq!(starts.iter().any(is_in), has_tests, "{starts:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_program_s_tests_may_pass_over_is_run_strictly() {
+        let workspace = Workspace::members_only().unwrap();
+        let cell =
+            cells(&workspace, true).unwrap().into_iter().find(|cell| cell.name == "cli/strict").unwrap();
+        for tool in
+            [Tool::Unshare, Tool::Script, Tool::SystemdAnalyze, Tool::Promtool, Tool::Nginx, Tool::Openssl]
+        {
+            assert!(cell.needs.contains(&tool), "{tool:?}: {:?}", cell.needs);
+        }
+        let Work::Run(step) = cell.work else { panic!("it runs cargo") };
+        let line = format!("{step:?}");
+        assert!(line.contains("CERTSOURCE_STRICT"), "{line}");
+        let package = workspace.members().into_iter().find(|package| package.name == FORGIVING).unwrap();
+        for target in package.targets_of("test") {
+            let is_in = line.contains(&format!("\"{}\"", target.name));
+            assert!(is_in || !is_forgiving(target).unwrap(), "{}: {line}", target.name);
         }
     }
 

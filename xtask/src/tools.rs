@@ -21,6 +21,12 @@ pub(crate) enum Tool {
     Curl,
     /// Judges metrics and alert rules, by the makers of Prometheus.
     Promtool,
+    /// Makes mounts and limits that only one process sees.
+    Unshare,
+    /// Makes a terminal.
+    Script,
+    /// Judges units, by the makers of systemd.
+    SystemdAnalyze,
     /// The database server, for the cell with `clientcert=verify-full`. `initdb` comes with it.
     Postgres,
     /// The key-value server.
@@ -45,11 +51,14 @@ pub(crate) enum Tool {
 
 impl Tool {
     /// Those that a cell may name in its opening comment, and that `setup` installs.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Nginx,
         Self::Openssl,
         Self::Curl,
         Self::Promtool,
+        Self::Unshare,
+        Self::Script,
+        Self::SystemdAnalyze,
         Self::Postgres,
         Self::RedisServer,
         Self::Haproxy,
@@ -67,6 +76,9 @@ impl Tool {
             Self::Openssl => "openssl",
             Self::Curl => "curl",
             Self::Promtool => "promtool",
+            Self::Unshare => "unshare",
+            Self::Script => "script",
+            Self::SystemdAnalyze => "systemd-analyze",
             Self::Postgres => "postgres",
             Self::RedisServer => "redis-server",
             Self::Haproxy => "haproxy",
@@ -90,6 +102,9 @@ impl Tool {
             Self::Postgres => Some("postgresql"),
             Self::RedisServer => Some("redis-server"),
             Self::Promtool => Some("prometheus"),
+            Self::Unshare => Some("util-linux"),
+            Self::Script => Some("bsdutils"),
+            Self::SystemdAnalyze => Some("systemd"),
             Self::Haproxy => Some("haproxy"),
             Self::Pebble => Some("pebble"),
             Self::Valgrind => Some("valgrind"),

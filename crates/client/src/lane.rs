@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::drain::Drain;
-use crate::handshakes::Handshakes;
 use crate::pulse::Pulse;
 use certsource_reload::Retired;
 
@@ -14,30 +13,11 @@ pub(crate) struct Lane {
     pub(crate) client: reqwest::Client,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) retired: Retired,
-    /// What tells how far its requests are. `None` where nobody asks, or a layer around the connector ends connects.
-    pub(crate) handshakes: Option<Arc<Handshakes>>,
-    pub(crate) http: Http,
     /// When what still runs here is cut, if it ever is.
     pub(crate) drain: Option<Arc<Drain>>,
     /// What the user's closure set by itself.
     pub(crate) timeout: Option<Duration>,
     pub(crate) referer: bool,
-}
-
-/// What its connections may speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Http {
-    One,
-    Two,
-    /// What a server chooses by ALPN. Without TLS that is HTTP/1.
-    Either,
-}
-
-impl Lane {
-    /// Whether a request to such a URL goes by HTTP/1.
-    pub(crate) fn is_http1(&self, scheme: &str) -> bool {
-        self.http == Http::One || (self.http == Http::Either && scheme == "http")
-    }
 }
 
 impl fmt::Debug for Lane {

@@ -14,8 +14,6 @@ mod connector;
 mod drain;
 mod factory;
 mod failure;
-mod flow;
-mod handshakes;
 mod lane;
 mod made;
 #[cfg(feature = "middleware")]

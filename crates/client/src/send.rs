@@ -2,8 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use certsource_reload::Closed;
 use http::Version;
@@ -17,7 +16,6 @@ use crate::client::Inner;
 use crate::drain::Until;
 use crate::factory::Retire;
 use crate::failure::failed;
-use crate::handshakes::Noted;
 use crate::lane::Lane;
 use crate::payload::Payload;
 use crate::redirect::{self, Attempt};
@@ -59,9 +57,7 @@ struct Course<'a> {
     from: Option<Url>,
     hops: usize,
     refusals: u32,
-    started: Option<Instant>,
-    /// When the attempt began, if anything asks.
-    began: Option<Instant>,
+    started: Instant,
     /// The next attempt is the first, and the timeout is the lane's own: then it need not be set.
     is_timed_by_lane: bool,
     has_timeout: bool,
@@ -92,6 +88,7 @@ impl<'a> Course<'a> {
             }
         }
         let payload = Payload::new(request.body_mut().take());
+        let started = Instant::now();
         let own_timeout = request.timeout().copied();
         let timeout = own_timeout.or(client.factory.timeout);
         Self {
@@ -101,27 +98,12 @@ impl<'a> Course<'a> {
             from: None,
             hops: 0,
             refusals: 0,
-            started: None,
-            began: None,
+            started,
             is_timed_by_lane: own_timeout.is_none(),
             has_timeout: timeout.is_some(),
-            deadline: None,
+            deadline: timeout.and_then(|timeout| started.checked_add(timeout)),
             lane: None,
         }
-        .timed(timeout)
-    }
-
-    /// With this timeout from now on. Reading the clock is not for nothing, so without one that is not done.
-    fn timed(mut self, timeout: Option<Duration>) -> Self {
-        if let Some(timeout) = timeout {
-            self.deadline = self.start().checked_add(timeout);
-        }
-        self
-    }
-
-    /// When the request was begun: the moment of the first call.
-    fn start(&mut self) -> Instant {
-        *self.started.get_or_insert_with(Instant::now)
     }
 
     async fn attempt(&mut self) -> Next {
@@ -134,17 +116,13 @@ impl<'a> Course<'a> {
         let ticket = &open.0;
         let is_last = self.client.factory.redirects.ends_after(self.hops);
         let request = self.request_for(&lane, ticket, is_last);
-        let is_connecting = AtomicBool::new(false);
-        let attempt = Attempt::new((&lane.client).call(request), is_last);
-        let attempt = Until::passed(Noted::new(attempt, &is_connecting), lane.drain.as_ref());
-        let result = if self.is_strict() {
-            let may_go = || self.may_go(&lane, ticket, is_connecting.load(Ordering::Relaxed));
-            match until_retired(attempt, lane.retired.replaced_here(), ticket, may_go).await {
+        let attempt = Until::passed(Attempt::new((&lane.client).call(request), is_last), lane.drain.as_ref());
+        let can_withdraw =
+            self.is_strict() && !self.payload.is_stream() && self.request.method().is_idempotent();
+        let result = if can_withdraw {
+            match until_retired(attempt, lane.retired.replaced(), ticket).await {
                 Some(result) => result,
                 None => {
-                    if self.payload.is_stream() {
-                        self.payload.restore(Some(ticket.body_back().await));
-                    }
                     self.tell_bounced(&lane);
                     return Next::Again;
                 }
@@ -187,22 +165,6 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Whether an attempt that no connection is known to have taken may be given up and made again: its method may be
-    /// repeated, or none can have taken it. Else it waits; it is not taken back from the queue of an HTTP/2 connection.
-    fn may_go(&self, lane: &Lane, ticket: &Ticket, is_connecting: bool) -> bool {
-        let url = self.request.url();
-        let Some(handshakes) = &lane.handshakes else { return self.is_repeatable() && !ticket.is_blind() };
-        if (self.is_repeatable() || lane.is_http1(url.scheme())) && !ticket.is_blind() {
-            return true;
-        }
-        self.began.is_some_and(|began| handshakes.exclude(url, began, is_connecting))
-    }
-
-    /// Whether it may be sent twice: its method may be repeated (RFC 9110, section 9.2.2), and there is another body.
-    fn is_repeatable(&self) -> bool {
-        self.request.method().is_idempotent() && !self.payload.is_stream()
-    }
-
     /// Picks the lane of an attempt, and counts the attempt in it.
     ///
     /// # Errors
@@ -219,13 +181,11 @@ impl<'a> Course<'a> {
         if !self.is_strict() {
             self.lane = Some(Arc::clone(&lane));
         }
-        if let (false, Some(timeout)) = (self.has_timeout, lane.timeout) {
+        if !self.has_timeout {
             // One that the user's own closure set: it spans all attempts too.
-            self.deadline = self.start().checked_add(timeout);
+            self.deadline = lane.timeout.and_then(|timeout| self.started.checked_add(timeout));
             self.has_timeout = self.deadline.is_some();
         }
-        let is_plain = self.is_repeatable() && !self.payload.has_bytes();
-        self.began = (lane.handshakes.is_some() && !is_plain).then(Instant::now);
         Ok((lane, ticket))
     }
 

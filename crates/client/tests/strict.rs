@@ -6,8 +6,8 @@ mod common;
 
 use std::time::Duration;
 
-use certsource_client::reqwest::{Body, Method, StatusCode};
-use certsource_client::{Builder, Client, Redirects, Retire, ServedBy};
+use certsource_client::reqwest::{Body, StatusCode};
+use certsource_client::{Builder, Client, Retire, ServedBy};
 use certsource_testkit::{Ca, Issued, KubeletDir};
 use http_body_util::BodyExt;
 use hyper::Response;
@@ -106,70 +106,6 @@ async fn many_that_wait_for_the_first_connection_move_on() {
         let seen = server.seen();
         assert_eq!(seen.len(), 50, "each was seen once, {http:?}");
         assert!(seen.iter().all(|seen| seen.client == Some(second.leaf_der())));
-    }
-}
-
-/// Also on what may be the last hop, whose body tells nobody when a connection takes it.
-#[tokio::test]
-async fn a_last_hop_that_waits_for_its_connection_moves_on() {
-    for http in HTTP {
-        let setting = Setting::new();
-        let server_leaf = setting.ca.issue("localhost");
-        let server = Server::start(Tls::of(&server_leaf).clients(&[&setting.ca]).http(http)).await;
-        let client = builder(setting.dir.path()).redirect(Redirects::limited(0)).build().await.unwrap();
-        for method in [Method::PUT, Method::POST] {
-            server.hold_handshakes();
-            let before = server.connections();
-            let request = client.request(method, server.url("/")).body("a body");
-            let waiter = tokio::spawn(request.send());
-            until("it connects", || server.connections() > before).await;
-            let next = setting.rotate(&client).await;
-            server.release();
-            assert_eq!(soon(waiter).await.unwrap().unwrap().text().await.unwrap(), "a body");
-            let seen = server.forget();
-            assert_eq!(seen.len(), 1, "it was seen once, {http:?}");
-            assert_eq!(seen[0].client, Some(next.leaf_der()));
-            // The next one connects anew.
-            setting.rotate(&client).await;
-        }
-    }
-}
-
-/// A request that may not be repeated, and that another connection to a server of that name may have by now, is not taken
-/// back: it holds `reload` up until its own handshake is refused, for its generation is over. Over HTTP/1 it is taken back.
-#[tokio::test]
-async fn a_handshake_that_ends_after_the_retirement_is_refused() {
-    for is_http1 in [false, true] {
-        let setting = Setting::new();
-        let server_leaf = setting.ca.issue("localhost");
-        let tls = || Tls::of(&server_leaf);
-        let (server, other) =
-            (Server::start(tls().clients(&[&setting.ca])).await, Server::start(tls()).await);
-        let builder = builder(setting.dir.path());
-        let builder = if is_http1 { builder.http1_only() } else { builder };
-        let client = builder.build().await.unwrap();
-        server.hold_handshakes();
-        let waiter = tokio::spawn(client.post(server.url("/")).body("a body").send());
-        server.held(1).await;
-        client.get(other.url("/")).send().await.unwrap();
-        let second = setting.ca.issue("client");
-        setting.dir.swap(&second).unwrap();
-        let reload = tokio::spawn({
-            let client = client.clone();
-            async move { client.reload().await }
-        });
-        until("it is published", || client.generation().number() == 2).await;
-        if !is_http1 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            assert!(!reload.is_finished(), "it may have a connection");
-            server.release();
-        }
-        soon(reload).await.unwrap().unwrap();
-        server.release();
-        let response = soon(waiter).await.unwrap().unwrap();
-        assert_eq!((served_by(&response), &response.text().await.unwrap()[..]), (2, "a body"));
-        assert_eq!(server.seen().len(), 1, "it was seen once");
-        assert_eq!(server.last().client, Some(second.leaf_der()));
     }
 }
 

@@ -1,5 +1,5 @@
-//! Requests, a server and a publisher around the real files. The steps are those of `send.rs`, `connector.rs`, `drain.rs`
-//! and `client.rs` of certsource-client, and of `publish` in certsource-reload.
+//! Requests, a server and a publisher around the real files. The steps are those of `send.rs`, `connector.rs` and
+//! `client.rs` of certsource-client, and of `publish` in certsource-reload.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -7,11 +7,10 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll};
 
-use shuttle::future::{block_on, spawn, yield_now};
+use shuttle::future::block_on;
 use shuttle::sync::mpsc::{Sender, channel};
 use shuttle::thread;
 
-use crate::flow::Flow;
 use crate::generation::Retired;
 use crate::pulse::{Lanes, Pulse};
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Notify, Ordering, REGISTERS_LATE};
@@ -25,22 +24,14 @@ type Ticket = Real<Body>;
 /// How a request waits for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// For one that is being made, by a connector with a layer around it: the connect is raced against retirement. Its body
-    /// is a stream.
+    /// For one that is being made: the connect is raced against retirement. Its body is a stream.
     Connecting,
-    /// For one that is being made, without a layer: until a connection has it, the request is taken back at retirement. Its
-    /// body is a stream.
-    Making,
     /// In the queue of one that is full: a request that may be repeated is taken back at retirement.
     Queued,
     /// In such a queue, and not to be repeated: it holds `reload` up.
     Held,
     /// As `Queued`, and its future is dropped at some moment.
     Dropped,
-    /// In the queue of one that never looks at it, with a drain deadline: the attempt ends with it.
-    Unanswered,
-    /// As `Held`, with a drain deadline: its response ends only on a generation that stays, so on an older one it is cut.
-    Answering,
     /// In the queue of one that closes without a look at it if it is old. Its body is a stream, which must come back.
     Streamed,
 }
@@ -58,14 +49,6 @@ pub enum Fault {
     DrainsFirst,
     /// A connection that closes ends the attempt before it gives the body back.
     GivesBackLate,
-    /// A request is taken back although a connection has it in its queue.
-    TakesBackQueued,
-    /// The drain deadline is not counted from the retirement.
-    CutsEarly,
-    /// An attempt is not ended by the drain deadline.
-    Undrained,
-    /// Whoever cuts a response polls it first: then its reader is not woken.
-    StealsTheWaker,
 }
 
 /// One case.
@@ -102,21 +85,6 @@ struct World {
     old_connections_work: bool,
     lazy: bool,
     fault: Fault,
-    /// The responses that can be cut.
-    flows: Mutex<Vec<Weak<Flow<Answer>>>>,
-}
-
-/// The body of a response.
-struct Answer {
-    /// Whether it ends by itself.
-    ends: bool,
-}
-
-/// What a reader gets of a response in the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Whole,
-    Cut,
 }
 
 /// A request in the queue of a connection. The steps at its end are those of `Parcel` in `body.rs`.
@@ -128,8 +96,6 @@ struct Job {
     /// Whether a connection that closes drops it.
     is_stream: bool,
     gives_back_late: bool,
-    /// Whether nobody may see anything of it if it is sent again.
-    is_once: bool,
     /// Open when the attempt has an end: a connection took the request, or dropped it.
     ended: Arc<Gate>,
 }
@@ -208,51 +174,15 @@ impl World {
         self.settled.store(number, Ordering::SeqCst);
     }
 
-    /// Resolves when the drain deadline of a lane has passed: at any time after its retirement.
-    async fn deadline(&self, lane: &Lane) {
-        if self.fault != Fault::CutsEarly {
-            lane.retired.replaced().await;
-        }
-        yield_now().await;
-    }
-
-    /// Reads a response to its end, or until it is cut: as `Drain::watch` and `Watched` do.
-    async fn read(self: &Arc<Self>, lane: &Arc<Lane>) -> End {
-        let flow = Arc::new(Flow::new(Answer { ends: lane.number == self.newest }));
-        let weak = Arc::downgrade(&flow);
-        self.flows.lock().unwrap_or_else(PoisonError::into_inner).push(weak.clone());
-        let watch = spawn({
-            let (world, lane) = (Arc::clone(self), Arc::clone(lane));
-            async move {
-                world.deadline(&lane).await;
-                if world.fault == Fault::StealsTheWaker {
-                    steal(&weak);
-                }
-                if let Some(flow) = weak.upgrade() {
-                    flow.cut();
-                }
-            }
-        });
-        let end = poll_fn(|context| {
-            match flow.poll(context, |answer, _| if answer.ends { Poll::Ready(()) } else { Poll::Pending }) {
-                None => Poll::Ready(End::Cut),
-                Some(polled) => polled.map(|()| End::Whole),
-            }
-        })
-        .await;
-        watch.abort();
-        end
-    }
-
     fn works(&self, lane: usize) -> bool {
         self.old_connections_work || lane == self.newest
     }
 
     /// One request, until a connection takes it. Returns the number of its generation; `None` when it failed, because its
     /// connection closed while its generation was current.
-    async fn send(self: &Arc<Self>, kind: Kind, queue: &Sender<Job>) -> Option<usize> {
+    async fn send(&self, kind: Kind, queue: &Sender<Job>) -> Option<usize> {
         let begun = self.settled.load(Ordering::SeqCst);
-        let is_stream = matches!(kind, Kind::Connecting | Kind::Making | Kind::Streamed);
+        let is_stream = matches!(kind, Kind::Connecting | Kind::Streamed);
         let mut body = is_stream.then_some(Body);
         let mut kept: Option<Arc<Lane>> = None;
         let mut hops = usize::from(self.lazy);
@@ -274,7 +204,6 @@ impl World {
                 body: body.take(),
                 is_stream,
                 gives_back_late: self.fault == Fault::GivesBackLate,
-                is_once: kind == Kind::Making,
                 ended: Arc::clone(&ended),
             };
             match kind {
@@ -286,44 +215,14 @@ impl World {
                         drop(job);
                     }
                 }
-                Kind::Making => {
-                    // What `Handshakes` excludes: no connection has it.
-                    let is_given = AtomicBool::new(false);
-                    let attempt = Box::pin(async {
-                        lane.connected.passed().await;
-                        is_given.store(true, Ordering::SeqCst);
-                        queue.send(job).expect("the server outlives the requests");
-                        ended.passed().await;
-                    });
-                    let may_go = || self.fault == Fault::TakesBackQueued || !is_given.load(Ordering::SeqCst);
-                    let gone = until_retired(attempt, lane.retired.replaced(), &open.0, may_go);
-                    if gone.await.is_none() {
-                        open.0.end();
-                        body = Some(open.0.body_back().await);
-                        continue;
-                    }
-                }
-                Kind::Held | Kind::Streamed | Kind::Answering => {
+                Kind::Held | Kind::Streamed => {
                     queue.send(job).expect("the server outlives the requests");
                     ended.passed().await;
-                }
-                Kind::Unanswered => {
-                    queue.send(job).expect("the server outlives the requests");
-                    let deadline = async {
-                        if self.fault == Fault::Undrained {
-                            std::future::pending::<()>().await;
-                        }
-                        self.deadline(&lane).await;
-                    };
-                    if unless(ended.passed(), deadline).await {
-                        // It may have been seen, so it is not sent again.
-                        return None;
-                    }
                 }
                 Kind::Queued | Kind::Dropped => {
                     queue.send(job).expect("the server outlives the requests");
                     let attempt = pin!(ended.passed());
-                    until_retired(attempt, lane.retired.replaced(), &open.0, || true).await;
+                    until_retired(attempt, lane.retired.replaced(), &open.0).await;
                 }
             }
             open.0.end();
@@ -334,9 +233,6 @@ impl World {
                     return None;
                 }
             } else if hops == 0 {
-                if kind == Kind::Answering && self.read(&lane).await == End::Cut {
-                    assert!(lane.retired.is_retired(), "a response of a generation that is served was cut");
-                }
                 return Some(lane.number);
             } else {
                 // The hop of a redirect: a stream would not be sent again.
@@ -356,18 +252,7 @@ impl World {
                 job.lane
             );
             job.body = None;
-        } else {
-            // Over HTTP/2 the head is out then.
-            assert!(!job.is_once, "a connection looked at a request that was taken back");
         }
-    }
-}
-
-/// Polls a response that another one reads.
-fn steal(flow: &Weak<Flow<Answer>>) {
-    if let Some(flow) = flow.upgrade() {
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        flow.poll(&mut context, |_, _| Poll::<()>::Pending);
     }
 }
 
@@ -421,7 +306,6 @@ pub fn run(plan: &Plan) {
         old_connections_work: plan.old_connections_work,
         lazy: plan.lazy,
         fault: plan.fault,
-        flows: Mutex::default(),
         slot: Mutex::new(Arc::clone(&first)),
     });
     world.lanes.add(1, &first.pulse);
@@ -490,8 +374,6 @@ pub fn run(plan: &Plan) {
     connecting.join().expect("the connect");
     server.join().expect("the server");
     assert_eq!(world.settled.load(Ordering::SeqCst), rotations + 1, "`reload` returned");
-    let flows = std::mem::take(&mut *world.flows.lock().unwrap_or_else(PoisonError::into_inner));
-    assert!(flows.iter().all(|flow| flow.strong_count() == 0), "a response is left");
     drop(world);
     assert_eq!(old.strong_count(), usize::from(rotations == 0), "the old generation is gone");
 }

@@ -75,13 +75,14 @@ async fn main() -> anyhow::Result<()> {
 }
 
 /// A connection of the pool that is current when there is one.
-async fn connection(pools: &Derived<Pool>) -> Result<Object, PoolError> {
+async fn connection(pools: &Derived<Pool>) -> anyhow::Result<Object> {
     loop {
-        let pool = pools.load();
+        // An error while nothing may be used.
+        let pool = pools.get()?;
         match pool.get().await {
             // It was replaced while we waited: the newer one is there already.
             Err(PoolError::Closed) if !Arc::ptr_eq(&pool, &pools.load()) => {}
-            done => return done,
+            done => return Ok(done?),
         }
     }
 }

@@ -60,7 +60,7 @@ async fn main() -> anyhow::Result<()> {
     })?;
 
     for _ in 0..3 {
-        let current = connection.load();
+        let current = connection.get()?;
         let count: u64 = redis::cmd("INCR").arg("count").query_async(&mut current.get().await?).await?;
         let id: u64 = redis::cmd("CLIENT").arg("ID").query_async(&mut current.get().await?).await?;
         println!("generation {}: connection {id}, count {count}", current.generation().number());
@@ -70,7 +70,7 @@ async fn main() -> anyhow::Result<()> {
 
     files.swap(Ca::new("another CA").issue("client"))?;
     reloader.reload().await?;
-    let refused = connection.load().get().await;
+    let refused = connection.get()?.get().await;
     ensure!(refused.is_err(), "a CA that is not trusted was accepted");
     println!("the CA of Redis is withdrawn: refused");
     Ok(())

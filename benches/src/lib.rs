@@ -2,7 +2,7 @@
 //!
 //! Each figure is a ratio: ours and the bare alternative, measured in turns in one run, so that a noisy machine is
 //! noisy for both. What is measured is in `bin/figures`; what runs for an hour is in `bin/soak`; what is counted in
-//! instructions is in `bin/hot.rs`; what is counted in allocations is in `bin/counts.rs`.
+//! instructions is in the member `benches/instructions`; what is counted in allocations is in `bin/counts.rs`.
 
 pub mod bundle;
 pub mod rig;

@@ -217,7 +217,7 @@ async fn an_idle_follow_keeps_nothing_of_an_older_generation() {
 }
 
 #[tokio::test]
-async fn with_hyper_a_response_finishes_and_idle_connections_close() {
+async fn with_hyper_a_response_finishes_while_generations_change() {
     let ca = Ca::new("CA");
     let (server, files) =
         (Followed::new(&[&ca], &ca.issue("localhost")), Followed::new(&[&ca], &ca.issue("client")));

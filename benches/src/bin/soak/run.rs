@@ -163,8 +163,11 @@ fn report(
     problems: &[String],
 ) -> String {
     let verdict = if grown.is_empty() && problems.is_empty() {
-        "No request failed, nothing broken was published, every rotation was adopted, and nothing grew."
-            .to_owned()
+        String::from(
+            "No request failed, nothing broken was published, and every rotation was adopted. At rest, no more descriptors,\n\
+             threads or watches were held. Memory did not grow by more than 5 % and 1 MiB from the second fifth of the run to\n\
+             the last.",
+        )
     } else {
         let mut all: Vec<String> = grown.iter().map(|what| format!("- grew: {what}")).collect();
         all.extend(problems.iter().take(50).map(|problem| format!("- {problem}")));

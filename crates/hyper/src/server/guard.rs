@@ -23,6 +23,9 @@ use super::peer::{Peer, Standing};
 /// `app.layer(GuardLayer::new()).into_make_service_with_connect_info::<Peer>()`, and for tonic's server, with
 /// `Server::builder().layer(GuardLayer::new())`.
 ///
+/// axum's `layer` is around the routes that are there when it is called: call it after the last of them, or those that come
+/// later have no guard.
+///
 /// A request without a [`Peer`] is answered with `500 Internal Server Error`, and the first one of a layer is told of by
 /// `tracing`: where the connect info was forgotten, nobody could be refused. An application that another listener serves too
 /// says so by [`GuardLayer::let_others_pass`].

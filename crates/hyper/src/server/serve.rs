@@ -37,8 +37,14 @@ type Builder = auto::Builder<TokioExecutor>;
 /// * if there is none to replace it ([`Closed`](certsource_reload::Closed)), every connection ends that way, idle ones at once;
 /// * after the [drain deadline](super::ListenerBuilder::drain), if one is set, the connection is cut.
 ///
+/// What has begun may last: an open stream, and a connection that was upgraded (a WebSocket), which is the application's from
+/// then on. After a rotation only the drain deadline ends those, also for a client that is not let in any more.
+///
+/// An HTTP/1 connection that waits 30 s for the head of a request is closed, an idle one too: see `header_read_timeout` of
+/// hyper's settings ([`Serve::http`]).
+///
 /// # Cancel safety
-/// Dropping the future closes the listener and cuts every connection.
+/// Dropping the future closes the listener and cuts every connection that was not upgraded.
 ///
 /// # Examples
 /// ```no_run
@@ -55,7 +61,8 @@ type Builder = auto::Builder<TokioExecutor>;
 /// ```
 pub fn serve<S>(listener: TlsListener, service: S) -> Serve<S> {
     let mut builder = Builder::new(TokioExecutor::new());
-    // A client that does not finish the head of its request is cut after hyper's 30 s, for which it needs a clock.
+    // A client that does not finish the head of its request, or does not begin the next one, is cut after hyper's 30 s, for
+    // which it needs a clock.
     builder.http1().timer(TokioTimer::new());
     builder.http2().timer(TokioTimer::new()).enable_connect_protocol();
     Serve { listener, service, builder, signal: Box::pin(pending()), limit: None }

@@ -68,6 +68,28 @@ scenarios! {
     s29_a_redirect_hop_after_a_reload_uses_what_is_new: by hand "the hop goes to the old connection";
 }
 
+/// The connector again, with TLS 1.2. What is not here goes through both versions by itself.
+macro_rules! over_tls_1_2 {
+    ($($name:ident)*) => {
+        mod over_tls_1_2 {
+            use super::*;
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::$name::<Connected<true>>().await.unwrap();
+                }
+            )*
+        }
+    };
+}
+
+over_tls_1_2! {
+    s03_a_ca_is_replaced_with_an_overlap_under_load
+    s15_an_idle_connection_is_retired_with_its_identity
+    s17_new_requests_use_a_new_connection_beside_open_streams
+    s29_a_redirect_hop_after_a_reload_uses_what_is_new
+}
+
 async fn s03_a_ca_is_replaced_with_an_overlap_under_load<S: Subject>() -> Outcome {
     let (first, second) = (Ca::new("first"), Ca::new("second"));
     let dir = TestDir::new().unwrap();

@@ -72,6 +72,44 @@ scenarios! {
     s34_a_garbage_ca_for_a_whole_fleet: by hand "a pod of the fleet does not serve";
 }
 
+/// The connector again, with TLS 1.2. What is not here goes through both versions by itself.
+macro_rules! over_tls_1_2 {
+    ($($name:ident)*) => {
+        mod over_tls_1_2 {
+            use super::*;
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::$name::<Connected<true>>().await.unwrap();
+                }
+            )*
+        }
+    };
+}
+
+over_tls_1_2! {
+    s01_a_replaced_ca_is_trusted_at_the_first_request
+    s04_a_bundle_cut_inside_a_block
+    s04_a_bundle_cut_between_blocks_by_a_writer_at_work
+    s05_empty_then_full
+    s06_garbage
+    s07_removed_and_back
+    s09_same_size_and_time
+    s10_kubelet_swaps
+    s11_a_link_to_a_target_that_stays
+    s12_certificate_then_key
+    s13_renewed_with_the_same_key
+    s14_the_intermediate_changed
+    s19_ca_and_identity_in_one_swap
+    s20_touched_and_rewritten
+    s22_three_updates_in_a_row
+    s23_an_expired_candidate
+    s24_a_read_error_that_is_over_soon
+    s32_a_withdrawal_while_the_identity_is_broken
+    s33_names_with_escape_codes
+    s34_a_garbage_ca_for_a_whole_fleet
+}
+
 /// Neither waits for its timer: ours looks because the server was refused.
 async fn s01_a_replaced_ca_is_trusted_at_the_first_request<S: Subject>() -> Outcome {
     let (a, b) = (Ca::new("A"), Ca::new("B"));

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use certsource::Files;
 use certsource_hyper::{Connector, Follow, Resend};
 use certsource_reload::{Error, Reloader};
-use certsource_rustls::TlsGate;
+use certsource_rustls::rustls::version::TLS12;
+use certsource_rustls::{ClientTls, TlsGate};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, Uri};
@@ -23,14 +24,14 @@ use crate::whole;
 /// As many redirects are followed.
 const HOPS: u32 = 10;
 
-/// hyper-util's client above certsource's connector.
+/// hyper-util's client above certsource's connector. It speaks what a server chooses, or TLS 1.2 alone.
 #[derive(Clone, Debug)]
-pub struct Connected {
+pub struct Connected<const TLS_1_2: bool = false> {
     client: Resend<Follow<Client<Connector, Empty<Bytes>>>>,
     shown: Arc<Mutex<String>>,
 }
 
-impl Connected {
+impl<const TLS_1_2: bool> Connected<TLS_1_2> {
     fn reloader(&self) -> &Reloader {
         self.client.inner().reloader()
     }
@@ -44,7 +45,7 @@ impl Connected {
     }
 }
 
-impl Subject for Connected {
+impl<const TLS_1_2: bool> Subject for Connected<TLS_1_2> {
     async fn start(setup: &Setup) -> Result<Self, String> {
         let shown = Arc::<Mutex<String>>::default();
         let told = Arc::clone(&shown);
@@ -61,6 +62,8 @@ impl Subject for Connected {
             .await
             .map_err(words)?;
         let builder = Connector::builder(&reloader);
+        let tls = ClientTls::new().map_err(words)?;
+        let builder = builder.tls(if TLS_1_2 { tls.versions(&[&TLS12]) } else { tls });
         let builder = if setup.http2 { builder.http2_only() } else { builder.http1_only() };
         let wait = setup.reactive.then_some(Duration::from_secs(3));
         let connector = builder.reactive(wait).build().map_err(words)?;

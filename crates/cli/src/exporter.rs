@@ -116,6 +116,10 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
             "nothing to export: name files, directories or patterns, or follow a source with --ca, --cert, …"
         );
     }
+    let taken = files.is_some().then_some(follow::NAME);
+    if let Some(name) = collect::name_twice(&args.paths, taken) {
+        bail!("two sources would have the name {name}: give each one of its own, as NAME=PATH");
+    }
     let mut ending = Ending::new().context("cannot wait for signals")?;
     let listener = tokio::net::TcpListener::bind(args.listen).await.with_context(|| {
         format!("cannot listen on {}; choose another address or port with --listen", args.listen)

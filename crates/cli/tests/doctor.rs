@@ -248,7 +248,9 @@ fn what_is_not_valid_yet_what_expired_and_clocks() {
     assert_eq!(told.findings[0]["advice"], "set this clock, or the issuer's: they differ");
 
     let over = written(&ca.leaf("localhost").not_before(now - DAY * 3).not_after(now - DAY).issue());
-    assert_eq!(kubernetes(over.path()).first().0, "expired");
+    let told = kubernetes(over.path());
+    assert_eq!(told.first().0, "expired");
+    assert!(!told.has("would_publish"), "{:#?}", told.findings);
 
     let ahead = written(&ca.issue("localhost"));
     let file = File::options().write(true).open(ahead.join("tls.crt")).unwrap();
@@ -260,6 +262,23 @@ fn what_is_not_valid_yet_what_expired_and_clocks() {
         "{}",
         told.message("clock_skew")
     );
+}
+
+/// The engine judges the whole chain. An anchor that is over is a warning: rustls takes it, others do not.
+#[test]
+fn what_expired_behind_the_leaf() {
+    let (root, now) = (Ca::new("a"), SystemTime::now());
+    let ca = Ca::builder("b").signed_by(&root).not_before(now - DAY * 3).not_after(now - DAY).build();
+    let dir = written(&ca.issue("localhost"));
+    let told = kubernetes(dir.path());
+    assert_eq!(told.first().0, "expired");
+    assert!(told.first().1.starts_with("CN=b expired "), "{:#?}", told.findings);
+    assert!(!told.has("would_publish"), "{:#?}", told.findings);
+
+    let gone = Ca::builder("gone").not_before(now - DAY * 3).not_after(now - DAY).build();
+    let gone = dir.write("gone.pem", gone.certificate_pem()).unwrap();
+    let told = doctor(&["--ca".as_ref(), gone.as_os_str()]);
+    assert_eq!((told.code, told.find("anchor_expired")["level"].as_str()), (Some(0), Some("warning")));
 }
 
 #[test]

@@ -19,6 +19,21 @@ fn seconds(at: SystemTime) -> f64 {
 }
 
 #[test]
+fn a_fresh_list_hides_no_stale_one_of_its_issuer() {
+    let dir = TestDir::new().unwrap();
+    let ca = Ca::new("Example root");
+    let now = SystemTime::now();
+    let ends = [now + DAY * 30, now - DAY, now + DAY * 7];
+    for (name, end) in ["a", "b", "c"].into_iter().zip(ends) {
+        let crl = ca.crl_builder().this_update(now - DAY * 9).next_update(end).sign();
+        dir.write(format!("{name}.crl"), crl.pem()).unwrap();
+    }
+    let text = Exporter::start(&[dir.path().as_os_str()]).metrics();
+    assert_eq!(value(&text, "x509_crl_next_update", &["CN=Example root"]), Some(seconds(ends[1])));
+    assert_eq!(text.matches("\nx509_crl_next_update{").count(), 1, "{text}");
+}
+
+#[test]
 fn files_directories_and_patterns_are_exported() {
     let dir = TestDir::new().unwrap();
     let ca = Ca::new("Example root");

@@ -310,7 +310,8 @@ fn watch_while_files_change() {
         let dir = TestDir::new().unwrap();
         let path = dir.join("v");
         let volume = KubeletDir::from_dir(TestDir::at(&path).unwrap());
-        let ca = Ca::new("Example root");
+        // Half a day more, so that a second does not change the days.
+        let ca = Ca::builder("Example root").valid_for(DAY * 3650 + DAY / 2).build();
         let issue = || ca.leaf("localhost").valid_for(DAY * 12 + DAY / 2).issue();
         volume.swap(issue()).unwrap();
         let args = ["watch", "--kubernetes", path.to_str().unwrap(), "--interval=50ms", "--detect=sha256"];

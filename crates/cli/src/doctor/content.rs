@@ -58,6 +58,7 @@ pub(super) fn examine(
         validity(identity, found);
         chain(identity, &material, found);
     }
+    anchors(&material, found);
     for crl in material.crls().into_iter().flatten() {
         if let Some(next) = crl.next_update().filter(|next| *next < found.now) {
             let issuer = crl.inspection().issuer();
@@ -75,7 +76,10 @@ pub(super) fn examine(
     }
     pair(args, looked, found);
     first_expiry(&material, found);
-    would_publish(&material, found);
+    // While what is served is valid, such a one is refused.
+    if !found.has("expired") && !found.has("not_yet_valid") {
+        would_publish(&material, found);
+    }
     Some(material)
 }
 
@@ -123,33 +127,56 @@ fn refused(error: &Error, found: &mut Findings) {
     );
 }
 
+/// The whole chain, as the engine judges it: one certificate of it that is over, or not yet valid, holds up the rotation.
 fn validity(identity: &Identity, found: &mut Findings) {
-    let leaf = identity.leaf();
-    let who = leaf.inspection().subject();
-    if let Ok(ahead) = leaf.not_before().duration_since(found.now) {
-        let near = ahead < CLOCKS;
-        found.problem(
-            if near { rank::CLOCK } else { rank::CONTENT },
-            "not_yet_valid",
-            format!(
-                "{who} is valid {}, from {}; this clock says {}: a reload waits for that",
-                ago(leaf.not_before(), found.now),
-                Utc(leaf.not_before()),
-                Utc(found.now)
-            ),
-            if near {
-                "set this clock, or the issuer's: they differ"
-            } else {
-                "wait, or issue it with an earlier begin"
-            },
-        );
-    } else if found.now > leaf.not_after() {
-        found.problem(
-            rank::CONTENT,
-            "expired",
-            format!("{who} expired {}, at {}", ago(leaf.not_after(), found.now), Utc(leaf.not_after())),
-            "issue a new one; if that was done, find out why it did not arrive in this file",
-        );
+    for certificate in identity.chain() {
+        let who = certificate.inspection().subject();
+        let (begins, ends) = (certificate.not_before(), certificate.not_after());
+        if let Ok(ahead) = begins.duration_since(found.now) {
+            let near = ahead < CLOCKS;
+            found.problem(
+                if near { rank::CLOCK } else { rank::CONTENT },
+                "not_yet_valid",
+                format!(
+                    "{who} is valid {}, from {}; this clock says {}: a reload waits for that",
+                    ago(begins, found.now),
+                    Utc(begins),
+                    Utc(found.now)
+                ),
+                if near {
+                    "set this clock, or the issuer's: they differ"
+                } else {
+                    "wait, or issue it with an earlier begin"
+                },
+            );
+        } else if found.now > ends {
+            found.problem(
+                rank::CONTENT,
+                "expired",
+                format!("{who} expired {}, at {}", ago(ends, found.now), Utc(ends)),
+                "issue a new one; if that was done, find out why it did not arrive in this file",
+            );
+        }
+    }
+}
+
+/// rustls does not look at the validity of an anchor; most others do.
+fn anchors(material: &Material, found: &mut Findings) {
+    for anchor in material.trust().into_iter().flatten() {
+        let ends = anchor.not_after();
+        if found.now > ends {
+            found.warning(
+                rank::SLOW,
+                "anchor_expired",
+                format!(
+                    "the trust anchor {} expired {}, at {}",
+                    anchor.inspection().subject(),
+                    ago(ends, found.now),
+                    Utc(ends)
+                ),
+                "take it out of the bundle, or renew it: OpenSSL and others refuse what it issued",
+            );
+        }
     }
 }
 

@@ -37,6 +37,18 @@ impl Target {
             _ => Ok(Self { name: None, path: text.into() }),
         }
     }
+
+    /// Its name in the label `source`, if it is the one at this place.
+    fn name_at(&self, at: usize) -> String {
+        self.name.clone().unwrap_or_else(|| (at + 1).to_string())
+    }
+}
+
+/// A name that two sources would have, or that is taken: their series would be the same series.
+pub(super) fn name_twice(targets: &[Target], taken: Option<&str>) -> Option<String> {
+    let mut seen: BTreeSet<String> = taken.map(String::from).into_iter().collect();
+    let mut names = targets.iter().enumerate().map(|(at, target)| target.name_at(at));
+    names.find(|name| !seen.insert(name.clone()))
 }
 
 /// One certificate or CRL, ready to be written.
@@ -89,9 +101,7 @@ pub(super) struct Collector {
 impl Collector {
     pub(super) fn new(targets: Vec<Target>, show_paths: bool) -> Self {
         let targets = targets.into_iter().enumerate();
-        let targets: Vec<_> = targets
-            .map(|(at, target)| (target.name.unwrap_or_else(|| (at + 1).to_string()), target.path))
-            .collect();
+        let targets: Vec<_> = targets.map(|(at, target)| (target.name_at(at), target.path)).collect();
         // Every reason from the start: a series that is born with its first count shows no increase.
         let none: BTreeMap<_, _> = Reason::ALL.iter().map(|reason| (reason.as_str(), 0)).collect();
         let errors = vec![none; targets.len()];
@@ -108,11 +118,22 @@ impl Collector {
             let mut problems = Vec::new();
             let mut seen = BTreeSet::new();
             let mut certificates = 0;
-            for place in places(&path, &mut problems) {
-                let (items, wrong) = self.read(at, &name, &place);
+            let places = places(&path, &mut problems);
+            let read: Vec<_> = places.iter().map(|place| self.read(at, &name, place)).collect();
+            // Of several lists of an issuer, the one that ends first: a fresh one beside it must not hide that.
+            let mut ends: BTreeMap<String, SystemTime> = BTreeMap::new();
+            for item in read.iter().flat_map(|(items, _)| items.iter()).filter(|item| item.is_crl) {
+                let end = ends.entry(item.id.clone()).or_insert(item.not_after);
+                *end = item.not_after.min(*end);
+            }
+            for (items, wrong) in read {
                 certificates += items.len();
                 // The same certificate twice would be the same series twice.
-                let is_new: Vec<_> = items.iter().map(|item| seen.insert(item.id.clone())).collect();
+                let mut is_shown = |item: &Item| {
+                    ends.get(&item.id).is_none_or(|end| *end == item.not_after)
+                        && seen.insert(item.id.clone())
+                };
+                let is_new: Vec<_> = items.iter().map(&mut is_shown).collect();
                 files.push(if is_new.iter().all(|is_new| *is_new) {
                     items
                 } else {
@@ -177,7 +198,10 @@ impl Collector {
                     let Some(next) = found.inspection.next_update() else { continue };
                     items.push(Item {
                         labels: text::crl_labels(name, &found.inspection, path),
-                        id: format!("crl {}", found.inspection.issuer()),
+                        id: match path {
+                            Some(path) => format!("crl {} {}", found.inspection.issuer(), path.display()),
+                            None => format!("crl {}", found.inspection.issuer()),
+                        },
                         not_before: found.inspection.this_update(),
                         not_after: next,
                         is_crl: true,
@@ -240,6 +264,18 @@ mod tests {
         assert_eq!(target("web=/etc/tls").name.as_deref(), Some("web"));
         assert_eq!(target("/etc/a=b.pem"), Target { name: None, path: "/etc/a=b.pem".into() });
         assert!(Target::parse("").is_err() && Target::parse("-").is_err());
+    }
+
+    #[test]
+    fn a_name_stands_for_one_source() {
+        let twice = |texts: &[&str], taken| {
+            let targets: Vec<_> = texts.iter().map(|text| Target::parse(text).unwrap()).collect();
+            name_twice(&targets, taken)
+        };
+        assert_eq!(twice(&["a=/x", "/y", "b=/x"], Some("followed")), None);
+        assert_eq!(twice(&["a=/x", "a=/y"], None).as_deref(), Some("a"));
+        assert_eq!(twice(&["2=/x", "/y"], None).as_deref(), Some("2"));
+        assert_eq!(twice(&["followed=/x"], Some("followed")).as_deref(), Some("followed"));
     }
 
     #[test]

@@ -165,7 +165,10 @@ impl Followed {
                 items.push(item);
             }
         }
-        for crl in generation.material().crls().into_iter().flatten() {
+        // Of several lists of an issuer, the one that ends first: a fresh one beside it must not hide that.
+        let mut crls: Vec<_> = generation.material().crls().into_iter().flatten().collect();
+        crls.sort_by_key(|crl| crl.inspection().next_update());
+        for crl in crls {
             let inspection = crl.inspection();
             let Some(next) = inspection.next_update() else { continue };
             let id = format!("crl {}", inspection.issuer());

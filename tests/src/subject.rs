@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use certsource_client::{Client, Policy};
 use reqwest::Method;
+use rustls::SupportedProtocolVersion;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::version::{TLS12, TLS13};
 use x509_parser::parse_x509_certificate;
 
 use crate::clients::{answer, without_pool};
@@ -104,6 +106,10 @@ pub trait Subject: Clone + Send + Sync + 'static {
     /// # Errors
     /// Why it can not.
     fn start(setup: &Setup) -> impl Future<Output = Result<Self, String>> + Send;
+    /// The versions of TLS that it speaks.
+    fn versions() -> Vec<&'static SupportedProtocolVersion> {
+        vec![&TLS12, &TLS13]
+    }
     /// One request.
     fn send(&self, method: Method, url: String) -> Sent;
     /// Lets a little time pass.

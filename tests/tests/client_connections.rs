@@ -52,6 +52,11 @@ macro_rules! scenarios {
             }
 
             #[tokio::test]
+            async fn with_the_connector_over_tls_1_2() {
+                super::$name::<Connected<true>>().await.unwrap();
+            }
+
+            #[tokio::test]
             async fn by_hand_fails() {
                 let why = super::$name::<ByHand>().await.expect_err("it tests something");
                 assert!(why.contains($by_hand), "it fails for another reason: {why}");
@@ -66,28 +71,6 @@ scenarios! {
     s17_new_requests_use_a_new_connection_beside_open_streams: by hand "a new request goes to the old connection";
     s18_a_removed_ca_costs_a_full_handshake: by hand "accepted without a full handshake";
     s29_a_redirect_hop_after_a_reload_uses_what_is_new: by hand "the hop goes to the old connection";
-}
-
-/// The connector again, with TLS 1.2. What is not here goes through both versions by itself.
-macro_rules! over_tls_1_2 {
-    ($($name:ident)*) => {
-        mod over_tls_1_2 {
-            use super::*;
-            $(
-                #[tokio::test]
-                async fn $name() {
-                    super::$name::<Connected<true>>().await.unwrap();
-                }
-            )*
-        }
-    };
-}
-
-over_tls_1_2! {
-    s03_a_ca_is_replaced_with_an_overlap_under_load
-    s15_an_idle_connection_is_retired_with_its_identity
-    s17_new_requests_use_a_new_connection_beside_open_streams
-    s29_a_redirect_hop_after_a_reload_uses_what_is_new
 }
 
 async fn s03_a_ca_is_replaced_with_an_overlap_under_load<S: Subject>() -> Outcome {
@@ -220,7 +203,7 @@ async fn s17_new_requests_use_a_new_connection_beside_open_streams<S: Subject>()
 }
 
 async fn s18_a_removed_ca_costs_a_full_handshake<S: Subject>() -> Outcome {
-    for version in common::TLS {
+    for version in S::versions() {
         let (kept, removed) = (Ca::new("kept"), Ca::new("removed"));
         let dir = TestDir::new().unwrap();
         dir.write("ca.pem", removed.certificate_pem() + &kept.certificate_pem()).unwrap();

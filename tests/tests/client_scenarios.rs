@@ -15,7 +15,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use certsource_client::rustls::pki_types::CertificateDer;
-use certsource_client::rustls::version::{TLS12, TLS13};
 use certsource_testkit::{AgentFiles, Ca, Issued, KubeletDir, TestDir, write};
 use certsource_tests::ensure;
 use certsource_tests::subject::{ByHand, Connected, HOUR, Ours, Outcome, Setup, Subject};
@@ -37,6 +36,11 @@ macro_rules! scenarios {
             #[tokio::test]
             async fn with_the_connector() {
                 super::$name::<Connected>().await.unwrap();
+            }
+
+            #[tokio::test]
+            async fn with_the_connector_over_tls_1_2() {
+                super::$name::<Connected<true>>().await.unwrap();
             }
 
             #[tokio::test]
@@ -72,44 +76,6 @@ scenarios! {
     s34_a_garbage_ca_for_a_whole_fleet: by hand "a pod of the fleet does not serve";
 }
 
-/// The connector again, with TLS 1.2. What is not here goes through both versions by itself.
-macro_rules! over_tls_1_2 {
-    ($($name:ident)*) => {
-        mod over_tls_1_2 {
-            use super::*;
-            $(
-                #[tokio::test]
-                async fn $name() {
-                    super::$name::<Connected<true>>().await.unwrap();
-                }
-            )*
-        }
-    };
-}
-
-over_tls_1_2! {
-    s01_a_replaced_ca_is_trusted_at_the_first_request
-    s04_a_bundle_cut_inside_a_block
-    s04_a_bundle_cut_between_blocks_by_a_writer_at_work
-    s05_empty_then_full
-    s06_garbage
-    s07_removed_and_back
-    s09_same_size_and_time
-    s10_kubelet_swaps
-    s11_a_link_to_a_target_that_stays
-    s12_certificate_then_key
-    s13_renewed_with_the_same_key
-    s14_the_intermediate_changed
-    s19_ca_and_identity_in_one_swap
-    s20_touched_and_rewritten
-    s22_three_updates_in_a_row
-    s23_an_expired_candidate
-    s24_a_read_error_that_is_over_soon
-    s32_a_withdrawal_while_the_identity_is_broken
-    s33_names_with_escape_codes
-    s34_a_garbage_ca_for_a_whole_fleet
-}
-
 /// Neither waits for its timer: ours looks because the server was refused.
 async fn s01_a_replaced_ca_is_trusted_at_the_first_request<S: Subject>() -> Outcome {
     let (a, b) = (Ca::new("A"), Ca::new("B"));
@@ -124,7 +90,7 @@ async fn s01_a_replaced_ca_is_trusted_at_the_first_request<S: Subject>() -> Outc
 }
 
 async fn s02_a_removed_ca_is_refused_at_the_next_connection_resumed_or_not<S: Subject>() -> Outcome {
-    for version in [&TLS12, &TLS13] {
+    for version in S::versions() {
         let (a, b) = (Ca::new("A"), Ca::new("B"));
         let bundle = Bundle::new(&[&a, &b]);
         let subject = S::start(&Setup::trust(bundle.path())).await?;

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use certsource::Files;
 use certsource_hyper::{Connector, Follow, Resend};
 use certsource_reload::{Error, Reloader};
-use certsource_rustls::rustls::version::TLS12;
+use certsource_rustls::rustls::SupportedProtocolVersion;
+use certsource_rustls::rustls::version::{TLS12, TLS13};
 use certsource_rustls::{ClientTls, TlsGate};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -78,6 +79,10 @@ impl<const TLS_1_2: bool> Subject for Connected<TLS_1_2> {
         };
         let client = Resend::new(Follow::new(connector.derive(client).map_err(words)?));
         Ok(Self { client, shown })
+    }
+
+    fn versions() -> Vec<&'static SupportedProtocolVersion> {
+        if TLS_1_2 { vec![&TLS12] } else { vec![&TLS12, &TLS13] }
     }
 
     fn send(&self, method: Method, url: String) -> Sent {

@@ -162,6 +162,20 @@ impl Error {
                 ),
             ),
             io::ErrorKind::TimedOut => (Reason::TimedOut, format!("cannot {doing}: timed out")),
+            io::ErrorKind::NotADirectory => (
+                Reason::Io,
+                format!("cannot {doing}: a part of this path is a file, not a directory; check the path"),
+            ),
+            io::ErrorKind::IsADirectory => {
+                (Reason::NotRegularFile, format!("cannot {doing}: this is a directory; name a file in it"))
+            }
+            _ if is_link_loop(&error) => (
+                Reason::Io,
+                format!(
+                    "cannot {doing}: its links lead round in a circle; make one of them point at the file \
+                     (namei PATH shows them)"
+                ),
+            ),
             _ => (Reason::Io, format!("cannot {doing}: {error}")),
         };
         Self::new(reason, message).at(path).caused_by(error)
@@ -225,6 +239,17 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         matches!(self.0.reason, Reason::Io | Reason::TimedOut | Reason::Unstable)
     }
+}
+
+/// More links than the system follows. The standard library has no stable name for it.
+#[cfg(unix)]
+fn is_link_loop(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+}
+
+#[cfg(not(unix))]
+fn is_link_loop(_: &io::Error) -> bool {
+    false
 }
 
 impl fmt::Display for Error {

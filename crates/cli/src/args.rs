@@ -5,10 +5,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use certsource::Files;
 use certsource::detect::{Mtime, Notify, Sha256};
 use certsource::files::KeyPermissions;
 use certsource::machine::Policy;
+use certsource::{Files, Reason};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{check, demo, doctor, duration, exporter, get, inspect, watch};
@@ -168,6 +168,41 @@ impl Material {
             files = files.map(|files| files.key_permissions(KeyPermissions::Require));
         }
         files.map(|files| self.detect.of(files))
+    }
+
+    /// A failed first load, with what to do about it where `--kubernetes` is the cause: it means a layout.
+    pub(crate) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        match error.downcast_ref::<certsource::Error>().and_then(|error| self.other_layout(error)) {
+            Some(explained) => explained.into(),
+            None => error,
+        }
+    }
+
+    fn other_layout(&self, error: &certsource::Error) -> Option<certsource::Error> {
+        let directory = self.kubernetes.as_ref()?;
+        let missing = error.path().filter(|path| path.parent() == Some(directory))?;
+        let names = if self.ca.is_empty() { "ca.crt, tls.crt and tls.key" } else { "tls.crt and tls.key" };
+        let otherwise = "name files with --ca, --cert and --key";
+        if directory.metadata().is_ok_and(|meta| meta.is_file()) {
+            let message = format!(
+                "--kubernetes takes the directory that holds {names}, and this is a file; else {otherwise}"
+            );
+            return Some(certsource::Error::new(Reason::NotRegularFile, message).at(directory));
+        }
+        if error.reason() != Reason::NotFound || !directory.is_dir() {
+            return None;
+        }
+        let message = if missing.ends_with("ca.crt") && directory.join("tls.crt").exists() {
+            String::from(
+                "there is no ca.crt beside tls.crt (Secrets of ACME issuers have none): name the CA with --ca",
+            )
+        } else {
+            let missing = missing.file_name().unwrap_or_default().to_string_lossy();
+            format!(
+                "there is no {missing} in it; --kubernetes needs {names}: check that its volume is mounted, or {otherwise}"
+            )
+        };
+        Some(certsource::Error::new(Reason::NotFound, message).at(directory))
     }
 
     /// How patient the engine is.

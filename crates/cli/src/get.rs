@@ -8,14 +8,15 @@ mod direct;
 mod summary;
 
 use std::fs::File;
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
+use certsource::Reason;
 use certsource_client::{Client, EventKind};
 use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
@@ -154,7 +155,7 @@ async fn perform(args: Args) -> anyhow::Result<ExitCode> {
     let call = Arc::new(Call::of(&args)?);
     // Before the first byte is asked for: a file that cannot be written is no reason to send anything.
     let out = match &args.out {
-        Some(path) => Some(File::create(path).with_context(|| format!("cannot write {}", path.display()))?),
+        Some(path) => Some(File::create(path).map_err(|error| cannot_write(path, error))?),
         None => None,
     };
     let run = Arc::new(Run::new(&args, is_repeated));
@@ -171,11 +172,13 @@ async fn perform(args: Args) -> anyhow::Result<ExitCode> {
     };
     let policy = args.material.policy(&args.patience);
     let sender = if args.verbose {
-        Sender::Direct(Direct::start(files, policy, hook).await?)
+        let started = Direct::start(files, policy, hook).await;
+        Sender::Direct(started.map_err(|error| args.material.explain(error))?)
     } else {
         let builder = Client::builder().files(files).policy(policy).timeout(args.timeout);
         // Told as results, so not logged too.
-        Sender::Client(builder.on_failure(|_| ()).on_event(hook).build().await?)
+        let built = builder.on_failure(|_| ()).on_event(hook).build().await;
+        Sender::Client(built.map_err(|error| args.material.explain(error.into()))?)
     };
     if is_repeated {
         return repeat(&args, sender, call, run, &mut ending).await;
@@ -185,6 +188,24 @@ async fn perform(args: Args) -> anyhow::Result<ExitCode> {
         // Ended by somebody else: no answer, and no error of ours.
         () = ending.wait() => Ok(ExitCode::from(1)),
     }
+}
+
+/// Why there is no file for the body, and what to do.
+fn cannot_write(path: &Path, error: io::Error) -> certsource::Error {
+    let (reason, what) = match error.kind() {
+        io::ErrorKind::NotFound => {
+            (Reason::NotFound, "its directory does not exist; make it first (mkdir -p)")
+        }
+        io::ErrorKind::PermissionDenied => {
+            (Reason::PermissionDenied, "permission denied; name a place that this user may write to")
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            (Reason::Io, "the file system is read-only; name a file on another one")
+        }
+        _ => return certsource::Error::io("write the body of the answer", path, error),
+    };
+    let message = format!("cannot write the body of the answer: {what}");
+    certsource::Error::new(reason, message).at(path).caused_by(error)
 }
 
 /// What all workers share.

@@ -242,7 +242,7 @@ impl Teller {
         if self.output.is_json() && !self.failure_told {
             event::failed(&self.output, SystemTime::now(), &error)?;
         }
-        Err(error.into())
+        Err(self.args.material.explain(error.into()))
     }
 
     fn react(&mut self, name: &'static str, event: &Event, reload: &Reload) -> anyhow::Result<()> {

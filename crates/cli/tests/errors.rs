@@ -10,8 +10,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use certsource_testkit::{Ca, TestDir};
 
+use crate::common::exporter::{Exporter, value};
 use crate::common::server::{Server, config};
-use crate::common::{Finished, as_another_user, run};
+use crate::common::{Finished, as_another_user, run, run_in};
 
 /// Every command that reads a directory, and one that it may not read.
 #[test]
@@ -43,6 +44,122 @@ fn a_directory_that_may_not_be_read_is_one_line() {
         );
     }
     set(0o700);
+}
+
+/// What is named is not there, or is something else: one line that names it and says what to do.
+#[test]
+fn a_wrong_path_is_one_line_that_says_what_to_do() {
+    let dir = TestDir::new().unwrap();
+    let ca = Ca::new("a");
+    dir.write("ca.pem", ca.certificate_pem()).unwrap();
+    dir.write("file", "").unwrap();
+    dir.write("other/server.crt", ca.issue("localhost").chain_pem()).unwrap();
+    dir.write("acme/tls.crt", ca.issue("localhost").chain_pem()).unwrap();
+    std::os::unix::fs::symlink("round.pem", dir.join("round.pem")).unwrap();
+    let round =
+        "its links lead round in a circle; make one of them point at the file (namei PATH shows them) [io]";
+    let layout = "--kubernetes takes the directory that holds ca.crt, tls.crt and tls.key, and this is a file; else name \
+                  files with --ca, --cert and --key [not_regular_file]";
+    let no_body = "cannot read the body of the request: ";
+    let no_file = "cannot write the body of the answer: ";
+    for (words, named, what) in [
+        (
+            "get URL --ca ca.pem -d @none",
+            "none",
+            format!(
+                "{no_body}no such file or directory; check the path, and that its volume is mounted [not_found]"
+            ),
+        ),
+        (
+            "get URL --ca ca.pem -d @other",
+            "other",
+            format!("{no_body}this is a directory; name a file in it [not_regular_file]"),
+        ),
+        ("get URL --ca ca.pem -d @round.pem", "round.pem", format!("{no_body}{round}")),
+        (
+            "get URL --ca ca.pem -o none/body",
+            "none/body",
+            format!("{no_file}its directory does not exist; make it first (mkdir -p) [not_found]"),
+        ),
+        (
+            "get URL --ca ca.pem -o other",
+            "other",
+            format!("{no_file}this is a directory; name a file in it [not_regular_file]"),
+        ),
+        (
+            "get URL --ca ca.pem -o file/body",
+            "file/body",
+            format!("{no_file}a part of this path is a file, not a directory; check the path [io]"),
+        ),
+        ("get URL --kubernetes file", "file", layout.into()),
+        ("get URL --kubernetes file -v", "file", layout.into()),
+        ("watch --kubernetes file", "file", layout.into()),
+        ("watch --kubernetes file --wait 100ms", "file", layout.into()),
+        (
+            "watch --kubernetes other",
+            "other",
+            String::from(
+                "there is no ca.crt in it; --kubernetes needs ca.crt, tls.crt and tls.key: check that its volume is mounted, or name files with --ca, --cert and --key [not_found]",
+            ),
+        ),
+        (
+            "watch --kubernetes other --ca ca.pem",
+            "other",
+            String::from(
+                "there is no tls.crt in it; --kubernetes needs tls.crt and tls.key: check that its volume is mounted, or name files with --ca, --cert and --key [not_found]",
+            ),
+        ),
+        (
+            "watch --kubernetes acme",
+            "acme",
+            String::from(
+                "there is no ca.crt beside tls.crt (Secrets of ACME issuers have none): name the CA with --ca [not_found]",
+            ),
+        ),
+        ("inspect round.pem", "round.pem", format!("cannot open: {round}")),
+        ("inspect .", "./round.pem", format!("cannot open: {round}")),
+        ("inspect ca.pem --key round.pem", "round.pem", format!("cannot open: {round}")),
+        (
+            "inspect file/x.pem",
+            "file/x.pem",
+            String::from("cannot open: a part of this path is a file, not a directory; check the path [io]"),
+        ),
+        ("check --expires-in 1d round.pem", "round.pem", format!("cannot open: {round}")),
+        ("watch --ca round.pem", "round.pem", format!("cannot read the trust anchors: {round}")),
+        ("get URL --ca round.pem", "round.pem", format!("cannot read the trust anchors: {round}")),
+    ] {
+        let finished = run_in(dir.path(), words.replace("URL", "https://localhost:1/").split(' '));
+        let line = finished.error_line();
+        assert_eq!((finished.code, line), (Some(2), &*format!("error: {named}: {what}")), "{words}");
+    }
+}
+
+/// The commands whose answer a link that leads round in a circle is: they tell it, and what to do.
+#[test]
+fn links_round_in_a_circle_are_found() {
+    let dir = TestDir::new().unwrap();
+    let path = dir.join("round.pem");
+    std::os::unix::fs::symlink("round.pem", &path).unwrap();
+    dir.write("file", "").unwrap();
+    let finished = run_in(dir.path(), ["doctor", "--ca", "round.pem"]);
+    let first: Vec<_> = finished.stdout.lines().take(2).collect();
+    assert_eq!(finished.code, Some(1));
+    assert!(
+        first[0].starts_with("PROBLEM link_loop: the links of round.pem lead round in a circle: "),
+        "{first:?}"
+    );
+    assert!(
+        first[0].ends_with(" → round.pem") && first[1].ends_with("do: make one of them point at the file"),
+        "{first:?}"
+    );
+    let finished = run_in(dir.path(), ["doctor", "--kubernetes", "file"]);
+    let first = finished.stdout.lines().next().unwrap();
+    assert_eq!(first, "PROBLEM not_a_directory: file/ca.crt does not exist: file is a file, not a directory");
+
+    let exporter = Exporter::start(&["--show-details".as_ref(), path.as_os_str()]);
+    let (status, problems) = exporter.get("/problems");
+    assert!(status == 200 && problems.contains("its links lead round in a circle; make one"), "{problems}");
+    assert_eq!(value(&exporter.metrics(), "x509_source_up", &["source=\"1\""]), Some(0.0));
 }
 
 #[track_caller]

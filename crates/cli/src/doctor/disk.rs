@@ -152,6 +152,19 @@ fn access(looked: &Looked, found: &mut Findings) {
             let (message, advice) = denied(path);
             found.problem(rank::ACCESS, "permission_denied", format!("{name}: {message}"), advice);
         }
+        io::ErrorKind::NotADirectory => {
+            let file = path.ancestors().find(|part| part.is_file()).unwrap_or(path).display();
+            let message = format!("{name} does not exist: {file} is a file, not a directory");
+            let advice = "name the file itself with --ca, --cert or --key; --kubernetes takes a directory";
+            found.problem(rank::ACCESS, "not_a_directory", message, advice);
+        }
+        _ if looked.links.len() == LINKS => {
+            let link = looked.links.last().map_or_else(String::new, |link| {
+                format!(": {} → {}", link.path.display(), link.target.display())
+            });
+            let message = format!("the links of {name} lead round in a circle{link}");
+            found.problem(rank::ACCESS, "link_loop", message, "make one of them point at the file");
+        }
         _ => found.problem(rank::ACCESS, "io", format!("{name}: {error}"), "look at the disk and its mount"),
     }
 }

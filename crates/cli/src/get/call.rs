@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use anyhow::{Context, bail};
+use certsource::Error;
 use certsource_client::{Client, ServedBy};
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
@@ -70,11 +71,15 @@ fn body(data: &str) -> anyhow::Result<Bytes> {
             .read_to_end(&mut bytes)
             .context("cannot read standard input")?;
     } else {
-        let file = std::fs::File::open(path).with_context(|| format!("cannot read {path}"))?;
-        file.take(LARGEST + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read {path}"))?;
+        let failed = |error| Error::io("read the body of the request", path, error);
+        let file = std::fs::File::open(path).map_err(failed)?;
+        file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
     }
     if bytes.len() as u64 > LARGEST {
-        bail!("the body is larger than {} MiB", LARGEST / (1024 * 1024));
+        bail!(
+            "the body of the request is larger than {} MiB; name a smaller file, or use a program that streams it",
+            LARGEST / (1024 * 1024)
+        );
     }
     Ok(bytes.into())
 }

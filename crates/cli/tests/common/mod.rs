@@ -96,6 +96,14 @@ pub(crate) fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Finishe
     Running::spawn(command(args)).finish()
 }
 
+/// Runs it in this directory.
+#[track_caller]
+pub(crate) fn run_in<S: AsRef<OsStr>>(dir: &std::path::Path, args: impl IntoIterator<Item = S>) -> Finished {
+    let mut command = command(args);
+    command.current_dir(dir);
+    Running::spawn(command).finish()
+}
+
 /// Runs it with this on standard input.
 #[track_caller]
 pub(crate) fn run_with<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>, input: &[u8]) -> Finished {

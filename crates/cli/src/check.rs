@@ -14,7 +14,7 @@ use crate::duration;
 use crate::error;
 use crate::inspect::Problem;
 use crate::output::{self, Closed, Output};
-use crate::scan::{self, File, What, place};
+use crate::scan::{self, File, Stdin, What, place};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -145,7 +145,7 @@ struct Summary {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let now = SystemTime::now();
     let (mut checked, mut problems) = (Vec::new(), Vec::new());
-    scan::each(&args.paths, |file| {
+    scan::each(&args.paths, &Stdin::default(), true, |file| {
         look(&file, args.expires_in, now, &mut checked);
         if file.problems.is_empty() && !file.items.iter().any(counts) {
             let nothing = Error::new(Reason::Empty, "there is no certificate in it");

@@ -8,6 +8,7 @@ mod pem_text;
 mod table;
 mod timeline;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -27,7 +28,7 @@ use crate::duration;
 use crate::error;
 use crate::output::{self, Output};
 use crate::peer::{self, Ask, Target};
-use crate::scan::{self, File, Found, What};
+use crate::scan::{self, File, Found, Stdin, What};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,6 +40,9 @@ Examples:
       everything in a directory and below it
   certsource inspect tls.crt --key tls.key
       does the key belong to the certificate? exit code 1 if it does not
+  bao kv get -field=key kv/web | certsource inspect tls.crt --key -
+      the key from standard input, so that it need not be in a file; if the
+      certificates are there too: certsource inspect - --key -
   certsource inspect --connect localhost:8443
       what a server serves: the chain as it came, whoever it is issued by
   certsource inspect --timeline ca.pem
@@ -81,7 +85,7 @@ pub(crate) struct Args {
     #[arg(long)]
     all: bool,
 
-    /// Say whether this private key belongs to one of the certificates
+    /// Say whether this private key belongs to one of the certificates; - for standard input, which may hold both
     #[arg(long, value_name = "PATH")]
     key: Option<PathBuf>,
 
@@ -162,7 +166,8 @@ impl<'a> Problem<'a> {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let now = SystemTime::now();
     let output = Output::buffered(if args.format == Form::Json { Format::Json } else { Format::Text });
-    let mut key = args.key.as_deref().map(key::Question::ask).transpose()?;
+    let stdin = Stdin::default();
+    let mut key = args.key.as_deref().map(|path| key::Question::ask(path, &stdin)).transpose()?;
     let mut table = Table::new(now);
     let mut line = TimeLine::new(now);
     let line_is_wanted = args.timeline || table.terminal().is_some();
@@ -190,7 +195,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(target) = &args.connect {
         take(served(target, args)?)?;
     }
-    scan::each(&args.paths, &mut take)?;
+    // The table comes at the end; the other forms come while there is more to read.
+    let is_free = args.format == Form::Text || !std::io::stdout().is_terminal();
+    scan::each(&args.paths, &stdin, is_free, &mut take)?;
     if !is_any && problems.is_empty() {
         let nothing =
             "there is nothing to show: in a directory *.pem, *.crt, *.cer, *.der and *.crl are looked for";

@@ -6,8 +6,9 @@
 
 mod walk;
 
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use certsource::fs::{Fs, Kind, Opened, RealFs};
 use certsource::inspect::{self, CrlInspection, Inspection};
@@ -86,61 +87,90 @@ impl File {
     }
 }
 
+/// Standard input, which can be read once only: whoever names it twice means the same bytes. Wiped on drop.
+#[derive(Default)]
+pub(crate) struct Stdin(OnceLock<Result<Zeroizing<Vec<u8>>, Error>>);
+
+impl Stdin {
+    /// All of it; the first call reads.
+    pub(crate) fn bytes(&self) -> Result<&[u8], Error> {
+        let bytes = self.0.get_or_init(|| {
+            let mut stdin = io::stdin().lock();
+            content(Path::new("-"), 0, "read standard input", |into| stdin.read(into))
+        });
+        bytes.as_ref().map(|bytes| &bytes[..]).map_err(Error::clone)
+    }
+}
+
+/// Whether a path means standard input.
+pub(crate) fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
 /// Reads all of these paths, directories with everything below them, and hands over file by file. On a terminal, a bar
-/// on standard error tells how far it is when that takes long.
+/// on standard error tells how far it is when that takes long; `is_free` says that nothing is written meanwhile.
 pub(crate) fn each(
     paths: &[PathBuf],
+    stdin: &Stdin,
+    is_free: bool,
     mut take: impl FnMut(File) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let places = list(paths);
-    let mut bar = Bar::on_stderr(places.len());
+    // Who types is shown what they type.
+    let is_typed = paths.iter().any(|path| is_stdin(path)) && io::stdin().is_terminal();
+    let reader = Reader { stdin, bar: Bar::on_stderr(places.len(), is_free && !is_typed) };
     // In batches, so that results come while there is more to read, and in their order.
     for batch in places.chunks(BATCH) {
-        for file in read(batch) {
+        for file in reader.read(batch) {
             take(file)?;
-            bar.step();
         }
     }
-    bar.clear();
     Ok(())
 }
 
-/// Reads some places, by several threads if that pays.
-fn read(places: &[Place]) -> Vec<File> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
-    if threads == 1 || places.len() < BATCH / 4 {
-        return places.iter().map(one).collect();
-    }
-    let share = places.len().div_ceil(threads);
-    std::thread::scope(|scope| {
-        let shares = places
-            .chunks(share)
-            .map(|share| (scope.spawn(|| share.iter().map(one).collect::<Vec<_>>()), share));
-        let shares: Vec<_> = shares.collect();
-        // A thread that panicked is no reason to lose its files.
-        let files = shares
-            .into_iter()
-            .map(|(thread, share)| thread.join().unwrap_or_else(|_| share.iter().map(one).collect()));
-        files.flatten().collect()
-    })
+struct Reader<'a> {
+    stdin: &'a Stdin,
+    bar: Bar,
 }
 
-fn one(place: &Place) -> File {
-    match place {
-        Place::Stdin => stdin(),
-        Place::File(path) => file(path),
-        Place::Listed(path) => listed(path),
-        Place::Broken(error) => {
-            let path = error.path().unwrap_or(Path::new("")).to_owned();
-            File { path, items: Vec::new(), problems: vec![error.clone()] }
+impl Reader<'_> {
+    /// Reads some places, by several threads if that pays.
+    fn read(&self, places: &[Place]) -> Vec<File> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+        if threads == 1 || places.len() < BATCH / 4 {
+            return self.all(places);
+        }
+        let share = places.len().div_ceil(threads);
+        std::thread::scope(|scope| {
+            let shares = places.chunks(share).map(|share| (scope.spawn(|| self.all(share)), share));
+            let shares: Vec<_> = shares.collect();
+            // A thread that panicked is no reason to lose its files.
+            let files =
+                shares.into_iter().map(|(thread, share)| thread.join().unwrap_or_else(|_| self.all(share)));
+            files.flatten().collect()
+        })
+    }
+
+    fn all(&self, places: &[Place]) -> Vec<File> {
+        let read = |place| {
+            let file = self.one(place);
+            self.bar.step();
+            file
+        };
+        places.iter().map(read).collect()
+    }
+
+    fn one(&self, place: &Place) -> File {
+        match place {
+            Place::Stdin => parse(Path::new("-"), self.stdin.bytes()),
+            Place::File(path) => file(path),
+            Place::Listed(path) => listed(path),
+            Place::Broken(error) => {
+                let path = error.path().unwrap_or(Path::new("")).to_owned();
+                File { path, items: Vec::new(), problems: vec![error.clone()] }
+            }
         }
     }
-}
-
-fn stdin() -> File {
-    let path = Path::new("-");
-    let mut stdin = io::stdin().lock();
-    parse(path, content(path, 0, "read standard input", |into| stdin.read(into)))
 }
 
 /// A chain that a server sent, as if it stood in a file of this name.
@@ -246,7 +276,7 @@ fn too_large(path: &Path) -> Error {
     Error::new(Reason::TooLarge, message).at(path)
 }
 
-fn parse(path: &Path, bytes: Result<Zeroizing<Vec<u8>>, Error>) -> File {
+fn parse(path: &Path, bytes: Result<impl AsRef<[u8]>, Error>) -> File {
     let mut file = File { path: path.to_owned(), items: Vec::new(), problems: Vec::new() };
     let bytes = match bytes {
         Ok(bytes) => bytes,
@@ -255,11 +285,12 @@ fn parse(path: &Path, bytes: Result<Zeroizing<Vec<u8>>, Error>) -> File {
             return file;
         }
     };
-    if pem::looks_like_der(&bytes) {
-        file.der(&bytes);
+    let bytes = bytes.as_ref();
+    if pem::looks_like_der(bytes) {
+        file.der(bytes);
         return file;
     }
-    for section in pem::sections(&bytes) {
+    for section in pem::sections(bytes) {
         match section {
             Ok(section) => file.section(section),
             Err(flaw) => file.problems.push(flaw.at(path)),

@@ -11,7 +11,7 @@ use certsource::Fingerprint;
 use certsource_testkit::{Ca, Damage, KubeletDir, TestDir, damage};
 
 use crate::common::server::{Server, config};
-use crate::common::{assert_ts, run, run_with};
+use crate::common::{Finished, assert_ts, run, run_with};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -56,6 +56,42 @@ fn a_leaf_at_a_glance() {
     let all = run(["inspect".as_ref(), "--all".as_ref(), path.as_os_str()]);
     let roles: Vec<_> = all.stdout.lines().map(|line| cells(line)[0]).collect();
     assert_eq!(roles, ["ROLE", "leaf", "intermediate"]);
+}
+
+/// Standard input can be read once: as the key, or as what holds both.
+#[test]
+fn a_key_may_come_from_standard_input() {
+    let dir = TestDir::new().unwrap();
+    let ca = Ca::new("a");
+    let (issued, other) = (ca.issue("localhost"), ca.issue("other"));
+    let cert = dir.write("tls.crt", issued.chain_pem()).unwrap();
+    let cert = cert.to_str().unwrap();
+    let key = issued.key_pem();
+    let shown = run_with(["inspect", cert, "--key", "-"], key.as_bytes());
+    assert_eq!((shown.code, &*shown.stderr), (Some(0), ""));
+    let last = |shown: &Finished| shown.stdout.lines().last().unwrap().to_owned();
+    assert_eq!(last(&shown), format!("key - belongs to leaf CN=localhost ({cert}:1)"));
+    let shown = run_with(["inspect", cert, "--key", "-"], issued.key_der().secret_der());
+    assert_eq!(
+        (shown.code, shown.stdout.contains("key - belongs to leaf")),
+        (Some(0), true),
+        "DER: {shown:?}"
+    );
+    let shown = run_with(["inspect", cert, "--key", "-"], other.key_pem().as_bytes());
+    assert_eq!((shown.code, &*last(&shown)), (Some(1), "key - does NOT belong to this certificate"));
+
+    let shown = run_with(["inspect", "-", "--key", "-"], issued.combined_pem().as_bytes());
+    assert_eq!((shown.code, &*last(&shown)), (Some(0), "key - belongs to leaf CN=localhost (-:1)"));
+    let first = run_with(["inspect", "-", "--key", "-"], (key + &issued.chain_pem()).as_bytes());
+    assert!(
+        first.code == Some(0) && last(&first).starts_with("key - belongs to leaf CN=localhost (-:"),
+        "{first:?}"
+    );
+
+    let shown = run_with(["inspect", "-", "--key", "-"], issued.chain_pem().as_bytes());
+    let without =
+        "error: -: there is no private key on standard input; with --key - it is read from there [empty]";
+    assert_eq!((shown.code, shown.error_line(), &*shown.stdout), (Some(2), without, ""));
 }
 
 #[test]

@@ -6,13 +6,15 @@
 
 mod common;
 
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, SystemTime};
 
 use certsource_testkit::{Ca, TestDir};
 
-use crate::common::not_run;
+use crate::common::{BOUND, not_run};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -38,6 +40,108 @@ fn on_terminal_of((columns, rows): (u16, u16), args: &str, no_color: Option<&str
             None
         }
     }
+}
+
+/// What the program writes to a terminal while it waits for a certificate on standard input, until this word is seen; and
+/// what it writes after that, when the certificate has come. `None` where there is no `script`.
+fn while_it_waits(dir: &TestDir, args: &str, word: Option<&str>) -> Option<(String, String)> {
+    let gate = dir.join("gate");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &gate,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    // For both directions: so nobody waits for the other one to open it.
+    let mut open = std::fs::File::options().read(true).write(true).open(&gate).unwrap();
+    let program = env!("CARGO_BIN_EXE_certsource");
+    let mut command = Command::new("script");
+    let script = format!("stty cols 200; exec '{program}' {args} <'{}'", gate.display());
+    command.args(["-qec", &script, "/dev/null"]).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.env("TERM", "xterm").env_remove("NO_COLOR").env_remove("COLUMNS").current_dir(dir.path());
+    let Ok(mut child) = command.spawn() else {
+        not_run("there is no script(1) to make a terminal");
+        return None;
+    };
+    let mut stdout = child.stdout.take().unwrap();
+    let (sender, pieces) = channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = stdout.read(&mut buffer) {
+            if sender.send(buffer[..read].to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    let mut seen = Vec::new();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match word {
+        Some(word) => {
+            while !text(&seen).contains(word) {
+                seen.extend(
+                    pieces.recv_timeout(BOUND).unwrap_or_else(|_| panic!("no {word:?} in {:?}", text(&seen))),
+                );
+            }
+        }
+        // Longer than it waits before it shows a bar.
+        None => std::thread::sleep(Duration::from_millis(900)),
+    }
+    open.write_all(Ca::new("late").certificate_pem().as_bytes()).unwrap();
+    drop(open);
+    let mut after = Vec::new();
+    loop {
+        match pieces.recv_timeout(BOUND) {
+            Ok(piece) => after.extend(piece),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                let _ = child.kill();
+                panic!("it does not end: {:?}", text(&after));
+            }
+        }
+    }
+    assert!(child.wait().unwrap().success(), "{:?}", text(&after));
+    std::fs::remove_file(&gate).unwrap();
+    Some((text(&seen), text(&after)))
+}
+
+/// Standard input stands for a file on a slow disk.
+#[test]
+fn a_bar_is_there_while_reading_takes_long_and_is_taken_away() {
+    let dir = TestDir::new().unwrap();
+    for at in 0..3 {
+        dir.write(format!("cas/{at}.pem"), Ca::new(&format!("ca {at}")).certificate_pem()).unwrap();
+    }
+    for args in ["inspect cas -", "check --expires-in 1d cas -"] {
+        // Seen as it was drawn last: three quarters, and it is drawn again while it waits.
+        let bar = format!("[{}{}] 3 of 4 files", "█".repeat(22), "·".repeat(8));
+        let Some((seen, after)) = while_it_waits(&dir, args, Some(&format!("{bar}\r\x1b[K{bar}"))) else {
+            return;
+        };
+        assert_eq!(seen.replace(&format!("\r\x1b[K{bar}"), ""), "", "{args}");
+        let (rest, result) = after.rsplit_once("\r\x1b[K").unwrap();
+        // Whatever is drawn of the last moments goes before the result comes.
+        assert!(rest.split("\r\x1b[K").all(|frame| frame.is_empty() || frame.starts_with('[')), "{after:?}");
+        assert!(
+            result.contains("CN=") && !result.contains('█') && !result.contains(" of 4 files"),
+            "{after:?}"
+        );
+    }
+}
+
+#[test]
+fn no_bar_where_nobody_sees_it_or_results_go_to_the_same_terminal() {
+    let dir = TestDir::new().unwrap();
+    for args in ["inspect - 2>errors", "inspect --format=json -", "inspect --format=pem -"] {
+        let Some((seen, after)) = while_it_waits(&dir, args, None) else { return };
+        assert_eq!(seen, "");
+        assert!(
+            after.contains("CN=late") && !after.contains('█') && !after.contains("\r\x1b[K"),
+            "{after:?}"
+        );
+    }
+    assert_eq!(std::fs::read_to_string(dir.join("errors")).unwrap(), "");
 }
 
 fn soon(dir: &TestDir) -> std::path::PathBuf {

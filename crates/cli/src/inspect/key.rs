@@ -9,7 +9,7 @@ use certsource::{Error, Fingerprint, KeyFormat, Origin, PrivateKey, Reason};
 use certsource_rustls::TlsGate;
 use pki_types::PrivateKeyDer;
 
-use crate::scan::{self, Found, place};
+use crate::scan::{self, Found, Stdin, place};
 
 /// A private key, and what was found out about it so far.
 pub(super) struct Question {
@@ -26,8 +26,9 @@ impl Question {
     ///
     /// # Errors
     /// When there is no private key in the file, or it is encrypted.
-    pub(super) fn ask(path: &Path) -> anyhow::Result<Self> {
-        let der = read(path)?;
+    pub(super) fn ask(path: &Path, stdin: &Stdin) -> anyhow::Result<Self> {
+        let der =
+            if scan::is_stdin(path) { read(path, stdin.bytes()?) } else { read(path, &scan::bytes(path)?) }?;
         Ok(Self {
             path: path.to_owned(),
             format: der.format(),
@@ -101,18 +102,17 @@ impl fmt::Display for Verdict<'_> {
     }
 }
 
-fn read(path: &Path) -> Result<PrivateKey, Error> {
-    let bytes = scan::bytes(path)?;
-    if pem::looks_like_der(&bytes) {
-        let format = match PrivateKeyDer::try_from(&bytes[..]) {
+fn read(path: &Path, bytes: &[u8]) -> Result<PrivateKey, Error> {
+    if pem::looks_like_der(bytes) {
+        let format = match PrivateKeyDer::try_from(bytes) {
             Ok(PrivateKeyDer::Pkcs8(_)) => KeyFormat::Pkcs8,
             Ok(PrivateKeyDer::Pkcs1(_)) => KeyFormat::Pkcs1,
             Ok(PrivateKeyDer::Sec1(_)) => KeyFormat::Sec1,
             _ => return Err(Error::new(Reason::Malformed, "DER that is no private key").at(path)),
         };
-        return Ok(PrivateKey::new(format, bytes));
+        return Ok(PrivateKey::new(format, bytes.to_vec().into()));
     }
-    for section in pem::sections(&bytes) {
+    for section in pem::sections(bytes) {
         let section = section.map_err(|flaw| flaw.at(path))?;
         match section.content {
             Content::PrivateKey(key) => return Ok(key),
@@ -123,5 +123,10 @@ fn read(path: &Path) -> Result<PrivateKey, Error> {
             _ => {}
         }
     }
-    Err(Error::new(Reason::Empty, "there is no private key in it").at(path))
+    let message = if scan::is_stdin(path) {
+        "there is no private key on standard input; with --key - it is read from there"
+    } else {
+        "there is no private key in it"
+    };
+    Err(Error::new(Reason::Empty, message).at(path))
 }

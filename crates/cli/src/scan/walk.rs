@@ -27,7 +27,7 @@ pub(crate) enum Place {
 pub(crate) fn list(paths: &[PathBuf]) -> Vec<Place> {
     let mut places = Vec::with_capacity(paths.len());
     for path in paths {
-        if path.as_os_str() == "-" {
+        if super::is_stdin(path) {
             places.push(Place::Stdin);
         } else if fs::metadata(path).is_ok_and(|meta| meta.is_dir()) {
             directory(path, 0, &mut places);

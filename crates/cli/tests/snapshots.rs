@@ -10,14 +10,14 @@ mod common;
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use certsource_testkit::{Ca, KubeletDir, TestDir};
 use snapbox::Data;
 
-use crate::common::exporter::Exporter;
+use crate::common::exporter::{Exporter, value};
 use crate::common::server::{Server, config};
-use crate::common::{Finished, Running, run};
+use crate::common::{BOUND, Finished, Running, run};
 
 const COMMANDS: [&str; 7] = ["demo", "get", "watch", "inspect", "check", "doctor", "exporter"];
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -205,8 +205,44 @@ fn inspect() {
             &[inspect, at("none").as_os_str()],
         ],
     );
-    let text = run([inspect, pem, &cert]).stdout;
-    assert!(text.starts_with("# leaf CN=localhost until "), "{text}");
+    let broken = at("broken.pem");
+    let runs: &[&[&OsStr]] = &[
+        &[inspect, pem, &cert],
+        &[inspect, pem, all, &cert, &ca, &crl, &key],
+        &[inspect, pem, &cert, by, &key],
+        &[inspect, pem, &broken],
+    ];
+    let text: String = runs
+        .iter()
+        .map(|args| {
+            let mut finished = run(args.iter().copied());
+            finished.stdout = without_base64(&finished.stdout);
+            shown(args, &finished, dir.path())
+        })
+        .collect();
+    hold("inspect-pem", &text);
+}
+
+/// Replaces what is between the first and the last line of each PEM section, which must be there.
+fn without_base64(text: &str) -> String {
+    let (mut out, mut is_inside) = (String::new(), false);
+    for line in text.lines() {
+        if line.starts_with("-----END ") {
+            assert!(is_inside && out.ends_with("-----\n"), "{text}");
+            out += "[BASE64]\n";
+            is_inside = false;
+        }
+        if is_inside {
+            assert!(
+                line.len() <= 64
+                    && line.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte))
+            );
+            continue;
+        }
+        is_inside = line.starts_with("-----BEGIN ");
+        out += &format!("{line}\n");
+    }
+    out
 }
 
 #[test]
@@ -373,14 +409,73 @@ fn exporter() {
         dir.join("ca.crl").as_os_str(),
         dir.join("broken.pem").as_os_str(),
     ]);
-    let text = exporter.metrics();
+    hold("exporter", &scraped(&exporter.metrics()));
+}
+
+/// A source that is followed: before anything is there, while it is served, and when a rotation is refused.
+#[test]
+fn exporter_of_a_kubernetes_volume() {
+    let (dir, ca) = stage();
+    let path = dir.join("v");
+    let volume = KubeletDir::from_dir(TestDir::at(&path).unwrap());
+    let flags = ["--interval=50ms", "--detect=sha256", "--show-details", "--kubernetes"].map(OsStr::new);
+    let exporter = Exporter::start(&[&flags[..], &[path.as_os_str()]].concat());
+    let mut text = String::new();
+    let mut take = |title: &str, until_seen: &[(&str, &[&str])]| {
+        let until = Instant::now() + BOUND;
+        let metrics = loop {
+            let metrics = exporter.metrics();
+            if until_seen.iter().all(|(name, parts)| value(&metrics, name, parts) >= Some(1.0)) {
+                break metrics;
+            }
+            assert!(Instant::now() < until, "no {until_seen:?} in {metrics}");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let (ready, problems) = (exporter.get("/readyz"), exporter.get("/problems").1);
+        let mut scraped = scraped(&metrics).replace(&*dir.path().to_string_lossy(), "[DIR]");
+        // Every reason is there from the start. Once is enough to read.
+        if !text.is_empty() {
+            let is_none = |line: &&str| line.contains("reason=") && line.ends_with("} 0");
+            scraped = scraped.lines().filter(|line| !is_none(line)).map(|line| format!("{line}\n")).collect();
+        }
+        let problems = scrub(&problems.replace(&*dir.path().to_string_lossy(), "[DIR]"));
+        text += &format!(
+            "{title}\n/readyz {} {}\n/problems\n{problems}/metrics\n{scraped}\n",
+            ready.0,
+            ready.1.trim()
+        );
+    };
+    let (loads, failing) = ("certsource_reloads_total", "certsource_failing_since_timestamp_seconds");
+    take("nothing is there", &[(loads, &["failure", "not_found"])]);
+    let issued = ca.leaf("localhost").valid_for(DAY * 12 + DAY / 2).issue();
+    volume.swap(&issued).unwrap();
+    take("it is served", &[("certsource_generation", &[]), ("x509_source_up", &[])]);
+    let broken =
+        [("ca.crt", issued.root_pem()), ("tls.crt", "garbage".into()), ("tls.key", issued.key_pem())];
+    volume.write(broken).unwrap();
+    take("a rotation is refused", &[(loads, &["failure", "malformed"]), (failing, &[])]);
+    hold("exporter-kubernetes", &text);
+}
+
+/// A scrape, without the values that differ from run to run.
+fn scraped(metrics: &str) -> String {
     let mut kept = String::new();
-    for line in text.lines() {
-        let volatile = ["_not_", "x509_crl", "x509_scan"].iter().any(|part| line.contains(part));
+    for line in metrics.lines() {
+        let parts = [
+            "_not_",
+            "x509_crl",
+            "x509_scan",
+            "_timestamp_",
+            "certsource_drift",
+            "certsource_reloads_total",
+            "errors_total{source=\"followed\"",
+        ];
+        // Counts of what is told again and again while it lasts are held as to whether there are any.
+        let volatile = parts.iter().any(|part| line.contains(part)) && !line.ends_with("} 0");
         match line.rsplit_once(' ').filter(|_| volatile && !line.starts_with('#')) {
             Some((series, _)) => kept += &format!("{series} [VALUE]\n"),
             None => kept += &format!("{line}\n"),
         }
     }
-    hold("exporter", &scrub(&kept));
+    scrub(&kept)
 }

@@ -57,8 +57,8 @@ impl OpenBao {
         });
         let Some((guard, address)) = started else { panic!("bao does not start: {}", said(&dir)) };
         let mut bao = Self { _guard: guard, dir, address, root: String::new() };
-        bao.run(&["secrets", "enable", "-max-lease-ttl=24h", "pki"]);
-        let root = ["common_name=OpenBao root", "key_type=ec", "key_bits=256", "ttl=24h"];
+        bao.run(&["secrets", "enable", "-max-lease-ttl=48h", "pki"]);
+        let root = ["common_name=OpenBao root", "key_type=ec", "key_bits=256", "ttl=48h"];
         let generate = ["pki", "root", "generate", "internal"].join("/");
         bao.root = text(&bao.write(&generate, &root), "certificate");
         let server =
@@ -76,6 +76,14 @@ impl OpenBao {
             &format!("max_{ttl}"),
         ];
         bao.write("pki/roles/client", &client);
+        let web = [
+            "allowed_domains=example.org",
+            "allow_subdomains=true",
+            "key_type=ec",
+            "key_bits=256",
+            "max_ttl=24h",
+        ];
+        bao.write("pki/roles/web", &web);
         bao
     }
 
@@ -121,12 +129,7 @@ impl OpenBao {
         // From here on what is lent is lent for so long: the server's certificate was not.
         self.run(&["secrets", "tune", &format!("-max-lease-ttl={}s", LEASE.as_secs()), "pki"]);
         let dir = TestDir::new().unwrap();
-        let token = dir.write("token", TOKEN).unwrap();
-        let mut config = format!(
-            "vault {{ address = \"http://{}\" }}\n\
-             auto_auth {{ method \"token_file\" {{ config = {{ token_file_path = {token:?} }} }} }}\n",
-            self.address
-        );
+        let mut templates = String::new();
         let files: Vec<_> =
             files.iter().map(|(name, template)| (dir.join("tls").join(name), template)).collect();
         for (path, template) in &files {
@@ -135,15 +138,37 @@ impl OpenBao {
                 r#"{{{{ with secret "pki/issue/client" "common_name=client.test" }}}}{template}{{{{ end }}}}"#
             );
             writeln!(
-                config,
+                templates,
                 "template {{\ncontents = {template:?}\ndestination = {path:?}\nperms = \"0600\"\n}}"
             )
             .unwrap();
         }
+        self.agent_in(dir, &templates, &files.into_iter().map(|(path, _)| path).collect::<Vec<_>>())
+    }
+
+    /// An agent with these `template` blocks, as an administrator writes them, which render this file. In them,
+    /// `pki/issue/web` issues for names below `example.org`, for a day at the most.
+    ///
+    /// # Panics
+    /// When the file does not come.
+    pub fn agent_of(&self, templates: impl FnOnce(&Path) -> String) -> (Agent, PathBuf) {
+        let dir = TestDir::new().unwrap();
+        let file = dir.join("tls/web.pem");
+        let templates = templates(&file);
+        (self.agent_in(dir, &templates, std::slice::from_ref(&file)), file)
+    }
+
+    fn agent_in(&self, dir: TestDir, templates: &str, files: &[PathBuf]) -> Agent {
+        let token = dir.write("token", TOKEN).unwrap();
+        let config = format!(
+            "vault {{ address = \"http://{}\" }}\n\
+             auto_auth {{ method \"token_file\" {{ config = {{ token_file_path = {token:?} }} }} }}\n{templates}",
+            self.address
+        );
         dir.write("agent.hcl", config).unwrap();
         let guard = bao(dir.path(), &["agent", "-config=agent.hcl"]);
         let agent = Agent { guard, dir };
-        until("the agent's files", || files.iter().all(|(path, _)| path.exists()).then_some(()));
+        until("the agent's files", || files.iter().all(|path| path.exists()).then_some(()));
         agent
     }
 

@@ -14,6 +14,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use certsource_client::{Client, Files, detect};
+use certsource_reload::Reloader;
+use certsource_rustls::TlsGate;
 use certsource_tests::clients::Clients;
 use certsource_tests::nginx::{Nginx, Options};
 use certsource_tests::openbao::{LEASE, OpenBao, TTL};
@@ -81,6 +83,39 @@ async fn an_agent_renames_one_bundle_and_each_renewal_is_used() {
     ];
     let follows = |dir: &Path| Files::combined(dir.join("bundle.pem")).with_trust(dir.join("ca.crt"));
     follow("one bundle", &files, "bundle.pem", follows).await;
+}
+
+/// The template of docs/OPERATIONS.md, as it stands there, but for the path: an agent takes it, and what it renders is a
+/// source.
+#[test]
+fn the_template_of_the_page_is_rendered_and_whole() {
+    use std::os::unix::fs::PermissionsExt as _;
+    if !tool::are_here(&["bao"]) {
+        return;
+    }
+    let page = include_str!("../../docs/OPERATIONS.md");
+    let blocks: Vec<_> =
+        page.split("\n```hcl\n").skip(1).filter_map(|rest| rest.split("\n```\n").next()).collect();
+    let [template] = blocks[..] else { panic!("{} templates, and a test for one", blocks.len()) };
+    let bao = OpenBao::start();
+    let (mut agent, path) = bao.agent_of(|path| {
+        assert!(template.contains("\"/run/agent/web.pem\""), "{template}");
+        template.replace("/run/agent/web.pem", &path.display().to_string())
+    });
+    let reloader = Reloader::builder(Files::combined(&path)).gate(TlsGate::new().unwrap()).start();
+    let generation =
+        reloader.unwrap_or_else(|error| panic!("{error}; the agent said: {}", agent.said())).current();
+    let chain: Vec<_> = generation
+        .identity()
+        .unwrap()
+        .chain()
+        .iter()
+        .map(|one| one.inspection().subject().to_owned())
+        .collect();
+    assert_eq!(chain, ["CN=web.example.org", "CN=OpenBao root"]);
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o640, "{mode:o}");
+    agent.stop();
 }
 
 async fn follow(name: &str, rendered: &[(&str, &str)], leaf: &str, files: impl Fn(&Path) -> Files) {

@@ -221,3 +221,46 @@ pub(crate) struct Patience {
     #[arg(long, value_name = "TIME", value_parser = duration::positive)]
     pub(crate) max_stale: Option<Duration>,
 }
+
+#[cfg(test)]
+#[path = "../tests/common/page.rs"]
+mod page;
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[track_caller]
+    fn is_understood(line: &[String]) {
+        if let Err(error) = Cli::try_parse_from(line) {
+            panic!("{line:?}: {error}");
+        }
+    }
+
+    /// Whatever the page shows is a command line that the program would take: each flag, each value, and what must stand
+    /// together or must not.
+    #[test]
+    fn every_command_line_of_the_page_is_understood() {
+        let lines = page::command_lines(include_str!("../../../docs/OPERATIONS.md"));
+        assert!(lines.len() >= 25, "{lines:#?}");
+        for command in ["doctor", "inspect", "check", "watch", "exporter"] {
+            assert!(lines.iter().any(|line| line[1] == command), "{command}");
+        }
+        lines.iter().for_each(|line| is_understood(line));
+    }
+
+    /// As are the examples of the help.
+    #[test]
+    fn every_example_of_the_help_is_understood() {
+        for command in Cli::command().get_subcommands() {
+            let Some(help) = command.get_after_help().map(ToString::to_string) else { continue };
+            let examples = help.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+            let lines =
+                page::command_lines(&format!("```console\n{}\n```", examples.collect::<Vec<_>>().join("\n")));
+            assert!(lines.len() >= 3, "{}", command.get_name());
+            lines.iter().for_each(|line| is_understood(line));
+        }
+    }
+}

@@ -1,5 +1,8 @@
-//! docs/OPERATIONS.md: its scripts are run against files that are written as each place writes them, and every command
-//! line in it is understood.
+//! docs/OPERATIONS.md: its scripts are run against files that are written as each place writes them, and its unit is judged
+//! by systemd.
+//!
+//! What is not here: whether each command line is understood (`src/args.rs`), the manifests (`docs/tests/manifests.rs`) and
+//! the agent's template (`tests/tests/openbao.rs`).
 //! needs: unshare systemd-analyze
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test that called it")]
@@ -12,31 +15,12 @@ use std::process::Command;
 
 use certsource_testkit::{AgentFiles, Ca, CertbotLive, KubeletDir, Method, PlainDir, TestDir};
 
-use crate::common::{not_run, run};
+use crate::common::{not_run, page};
 
 const TEXT: &str = include_str!("../../../docs/OPERATIONS.md");
 
-/// The fenced blocks: what stands behind the fence, and what is in it.
 fn blocks() -> Vec<(&'static str, String)> {
-    let mut blocks: Vec<(&str, String)> = Vec::new();
-    let mut open = false;
-    for line in TEXT.lines() {
-        match line.strip_prefix("```") {
-            Some(kind) if !open => {
-                open = true;
-                blocks.push((kind, String::new()));
-            }
-            Some(_) => open = false,
-            None if open => {
-                let (_, text) = blocks.last_mut().unwrap();
-                text.push_str(line);
-                text.push('\n');
-            }
-            None => {}
-        }
-    }
-    assert!(!open, "a block is not closed");
-    blocks
+    page::blocks(TEXT)
 }
 
 /// Runs the scripts of one place, with the paths of the text replaced by those of the stage.
@@ -184,36 +168,6 @@ fn every_script_is_run() {
         let place = kind.strip_prefix("sh tested=");
         assert!(place.is_none_or(|place| staged.contains(&place)), "{kind}");
         assert!(place.is_some() || !kind.starts_with("sh"), "a script that nobody runs: {text}");
-    }
-}
-
-/// Lines of consoles and units, and lists in YAML.
-#[test]
-fn every_command_line_is_understood() {
-    let mut lines: Vec<Vec<String>> = Vec::new();
-    let words = |line: &str| {
-        line.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect::<Vec<_>>()
-    };
-    for (kind, text) in blocks() {
-        for line in text.lines().map(str::trim) {
-            if kind == "console" && line.starts_with("certsource ") {
-                lines.push(words(line));
-            } else if let Some(command) = line.strip_prefix("ExecStart=/usr/bin/") {
-                lines.push(words(command));
-            } else if let Some(at) = line.find("[\"").filter(|_| kind == "yaml") {
-                let mut list: Vec<String> = serde_json::from_str(&line[at..]).unwrap();
-                list.retain(|word| word != "CMD");
-                lines.push(list);
-            }
-        }
-    }
-    assert!(lines.len() >= 7, "{lines:#?}");
-    for line in lines {
-        assert_eq!(line[0], "certsource", "{line:?}");
-        // What follows --exec is no longer ours. With --help nothing is done, and what stands before is still checked.
-        let ours = line[1..].iter().map(String::as_str).take_while(|word| *word != "--exec");
-        let shown = run(ours.chain(["--help"]));
-        assert_eq!(shown.code, Some(0), "{line:?}: {}", shown.stderr);
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
 pub(crate) mod exporter;
+pub(crate) mod page;
 pub(crate) mod party;
 #[cfg(target_os = "linux")]
 pub(crate) mod peers;

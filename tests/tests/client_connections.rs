@@ -11,7 +11,7 @@ mod common;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,8 +19,10 @@ use certsource::clock::Now;
 use certsource::parts::Parts;
 use certsource::source::{Alarm, Armed, Look, Sink, Watch, WatchError, Watches};
 use certsource::{Error, Origin, Source};
-use certsource_client::rustls::pki_types::CertificateDer;
+use certsource_client::rustls::pki_types::pem::PemObject as _;
+use certsource_client::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use certsource_client::rustls::server::WebPkiClientVerifier;
+use certsource_client::rustls::sign::CertifiedKey;
 use certsource_client::rustls::{ALL_VERSIONS, ServerConfig};
 use certsource_client::{Client, Files, Policy, Proxy, Reason, detect, reqwest};
 use certsource_testkit::{AgentFiles, Ca, Issued, KubeletDir, TestDir};
@@ -249,11 +251,12 @@ async fn s29_a_redirect_hop_after_a_reload_uses_what_is_new<S: Subject>() -> Out
 /// What is logged in this process, at every level, by every library.
 static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
-struct Log;
+/// Keeps what is logged.
+struct Log(&'static Mutex<Vec<u8>>);
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        io::Write::write(&mut *LOG.lock().unwrap(), bytes)
+        io::Write::write(&mut *self.0.lock().unwrap(), bytes)
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
@@ -263,7 +266,7 @@ impl io::Write for Log {
 /// A key of another certificate, with a log that holds everything.
 #[tokio::test]
 async fn s26_a_key_mismatch_logs_no_key_byte() {
-    tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(|| Log).init();
+    tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(|| Log(&LOG)).init();
     let ca = Ca::new("CA");
     let (served, stranger) = (ca.issue("localhost"), ca.issue("stranger"));
     let files = AgentFiles::new(&served).unwrap();
@@ -301,6 +304,57 @@ async fn s26_a_key_mismatch_logs_no_key_byte() {
     {
         assert!(leaked(&format!("cannot use {warning}"), &stranger).is_some(), "{warning}");
     }
+}
+
+/// A pair that is read when its time has come. What can not be used is told with what it was, as in grpc's
+/// `pemfile` watcher.
+struct TellsWhatItRead {
+    dir: PathBuf,
+    certified: CertifiedKey,
+}
+
+impl TellsWhatItRead {
+    fn read(dir: &Path) -> Result<CertifiedKey, String> {
+        let [chain, key] =
+            ["tls.crt", "tls.key"].map(|name| std::fs::read_to_string(dir.join(name)).unwrap());
+        let certificates = CertificateDer::pem_slice_iter(chain.as_bytes()).map(Result::unwrap).collect();
+        let der = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        CertifiedKey::from_der(certificates, der, &provider())
+            .map_err(|error| format!("CertifiedKey::from_der({chain:?}, {key:?}): {error}"))
+    }
+
+    fn poll(&mut self) {
+        match Self::read(&self.dir) {
+            Ok(certified) => self.certified = certified,
+            Err(error) => tracing::warn!("cannot reload: {error}"),
+        }
+    }
+}
+
+/// The same key of another certificate. The last good pair is kept, and the key is in the log.
+#[test]
+fn s26_by_hand_a_warning_that_tells_what_was_read_logs_the_key() {
+    let ca = Ca::new("CA");
+    let (served, stranger) = (ca.issue("localhost"), ca.issue("stranger"));
+    let files = AgentFiles::new(&served).unwrap();
+    static WARNINGS: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+    let logged = || String::from_utf8(WARNINGS.lock().unwrap().clone()).unwrap();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(|| Log(&WARNINGS)).finish();
+    tracing::subscriber::with_default(subscriber, || {
+        let certified = TellsWhatItRead::read(files.path()).unwrap();
+        let mut by_hand = TellsWhatItRead { dir: files.path().to_owned(), certified };
+        by_hand.poll();
+        assert_eq!(logged(), "", "a pair that belongs together is not told");
+        let parts =
+            [("ca.crt", served.root_pem()), ("tls.crt", served.chain_pem()), ("tls.key", stranger.key_pem())];
+        files.render(parts).unwrap();
+        by_hand.poll();
+        assert_eq!(by_hand.certified.cert[0], served.leaf_der());
+    });
+    let logged = logged();
+    assert!(logged.contains("WARN") && logged.contains("KeyMismatch"), "it is told for another reason");
+    assert!(leaked(&logged, &stranger).is_some(), "the key that was read is told");
+    assert_eq!(leaked(&logged, &served), None, "and no other one");
 }
 
 /// A piece of the secret of a P-256 key that stands in this text, by one of the ways in which bytes are shown.

@@ -22,7 +22,7 @@ use axum_server::tls_rustls::RustlsConfig;
 use certsource_client::rustls::pki_types::pem::PemObject as _;
 use certsource_client::rustls::pki_types::{CertificateDer, ServerName};
 use certsource_client::rustls::{ALL_VERSIONS, ClientConfig, RootCertStore};
-use certsource_client::{Client, Reason, reqwest};
+use certsource_client::{Client, Policy, Reason, reqwest};
 use certsource_testkit::{Ca, Issued, TestDir};
 use certsource_tests::clients::answer;
 use certsource_tests::naive::Naive;
@@ -83,6 +83,130 @@ async fn s02_by_hand_roots_that_are_only_added_to_keep_a_removed_ca() {
     answer(by_hand.reload().get(server.url("/")).send().await).await.unwrap();
     dir.write("ca.pem", second.certificate_pem()).unwrap();
     answer(by_hand.reload().get(server.url("/")).send().await).await.expect("it is accepted still");
+}
+
+/// Reads until two reads agree; when they never do, it takes the last one, as Envoy does after five.
+struct AgreesInTheEnd {
+    path: PathBuf,
+    client: reqwest::Client,
+}
+
+impl AgreesInTheEnd {
+    const READS: usize = 5;
+
+    fn new(path: &Path) -> Self {
+        let roots = Self::roots(&fs::read(path).unwrap());
+        Self { path: path.to_owned(), client: over(config(roots)) }
+    }
+
+    fn roots(pem: &[u8]) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(certificates(pem));
+        roots
+    }
+
+    /// How many reads it took. `meanwhile` is what others do between two of them.
+    fn reload(&mut self, mut meanwhile: impl FnMut()) -> usize {
+        let mut last = fs::read(&self.path).unwrap();
+        for read in 2..=Self::READS {
+            meanwhile();
+            let next = fs::read(&self.path).unwrap();
+            let agrees = next == last;
+            last = next;
+            if agrees || read == Self::READS {
+                self.client = over(config(Self::roots(&last)));
+                return read;
+            }
+        }
+        unreachable!("the last read ends it")
+    }
+}
+
+/// A writer that makes the bundle anew, again and again, and never lets it stand still: each time another first half of it,
+/// without the second certificate.
+struct Restless {
+    dir: TestDir,
+    first: Ca,
+    others: Vec<Ca>,
+    at: usize,
+}
+
+impl Restless {
+    fn new(whole: &[&Ca], first: Ca) -> Self {
+        let dir = TestDir::new().unwrap();
+        let pem: String = whole.iter().map(|ca| ca.certificate_pem()).collect();
+        dir.write("ca.pem", pem).unwrap();
+        Self { dir, first, others: (0..8).map(|at| Ca::new(&format!("other {at}"))).collect(), at: 0 }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.join("ca.pem")
+    }
+
+    fn write(&mut self) {
+        let other = &self.others[self.at % self.others.len()];
+        self.at += 1;
+        self.dir.write("ca.pem", self.first.certificate_pem() + &other.certificate_pem()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn s04_by_hand_a_bundle_that_never_stands_still_is_taken_in_the_end() {
+    let (first, second) = (Ca::new("first"), Ca::new("second"));
+    let leaf = second.issue("localhost");
+    let server = Server::start(Tls::of(&leaf)).await;
+    let mut writer = Restless::new(&[&first, &second], first.clone());
+    let mut by_hand = AgreesInTheEnd::new(&writer.path());
+    // A file that stands still is read twice, and that is that.
+    assert_eq!(by_hand.reload(|| ()), 2);
+    answer(by_hand.client.get(server.url("/")).send().await).await.expect("the bundle is whole");
+    writer.write();
+    // One write between two reads, and then none: it waits, as it should.
+    let mut writes = 1;
+    let path = writer.path();
+    let whole = first.certificate_pem() + &second.certificate_pem();
+    let reads = by_hand.reload(|| {
+        if writes > 0 {
+            fs::write(&path, &whole).unwrap();
+            writes -= 1;
+        }
+    });
+    assert_eq!(reads, 3);
+    answer(by_hand.client.get(server.url("/")).send().await).await.expect("the writer is done");
+    // A writer that goes on: no two reads agree, and what came last is used.
+    assert_eq!(by_hand.reload(|| writer.write()), AgreesInTheEnd::READS);
+    let error = answer(by_hand.client.get(server.url("/")).send().await).await.unwrap_err();
+    assert!(error.contains("UnknownIssuer"), "the second is refused, for it is in no half: {error}");
+}
+
+/// certsource beside it: for as long as the writer goes on, what is used is the last bundle that stood still.
+#[tokio::test]
+async fn s04_a_bundle_that_never_stands_still_is_never_taken() {
+    let (first, second, third) = (Ca::new("first"), Ca::new("second"), Ca::new("third"));
+    let (leaf, new) = (second.issue("localhost"), third.issue("localhost"));
+    let (server, newer) = (Server::start(Tls::of(&leaf)).await, Server::start(Tls::of(&new)).await);
+    let mut writer = Restless::new(&[&first, &second], first.clone());
+    let mut policy = Policy::every(Duration::from_millis(20));
+    // Less than what the writer goes on for, also for what only loses certificates.
+    (policy.settle, policy.settle_loss) = (Duration::from_millis(100), Duration::from_millis(100));
+    let builder = Client::builder().root_certificate(writer.path()).policy(policy).no_proxy();
+    let client = builder.reactive(false).build().await.unwrap();
+    let until = Instant::now() + Duration::from_millis(1_500);
+    while Instant::now() < until {
+        writer.write();
+        answer(client.get(server.url("/")).send().await).await.expect("the last whole bundle is used");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(client.generation().number(), 1);
+    let whole = [&first, &second, &third].map(Ca::certificate_pem).concat();
+    writer.dir.write("ca.pem", whole).unwrap();
+    soon(async {
+        while client.get(newer.url("/")).send().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert_eq!(client.generation().number(), 2);
 }
 
 /// The roots of a file that may be missing. Then it is the system's, and nobody hears of it.

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
+#[path = "../../certsource/tests/secret_support/mod.rs"]
+mod secret_support;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -22,6 +24,7 @@ use certsource_client::{Client, Files, Proxy, Reason};
 use certsource_testkit::{Ca, KubeletDir, TestDir};
 
 use common::{NEVER, Server, Tls, builder, client, provider, soon};
+use secret_support::Secret;
 
 #[tokio::test]
 async fn paths_are_named_one_by_one() {
@@ -334,19 +337,37 @@ async fn what_can_not_be_kept_true_fails() {
     assert_eq!(server.seen().len(), 1);
 }
 
-/// Nothing that is shown holds a byte of a key.
+/// Nothing that is shown holds a piece of a key, in any form in which bytes are written; and the search would find it.
+/// All public types, errors, events and logs: `secret.rs`.
 #[tokio::test]
 async fn no_key_byte_is_shown() {
     let ca = Ca::new("ca");
     let identity = ca.issue("client");
+    let secret = Secret::of(&identity);
     let dir = KubeletDir::new(&identity).unwrap();
-    let client = client(&dir).await;
-    let shown =
-        format!("{client:?} {:?} {:?} {:?}", client.generation(), client.status(), client.certificates());
-    for line in identity.key_pem().lines().filter(|line| !line.starts_with("-----")) {
-        assert!(!shown.contains(line));
+    let building = builder(dir.path());
+    let before = format!("{building:?} {building:#?}");
+    let client = building.build().await.unwrap();
+    let generation = client.generation();
+    let shown = format!(
+        "{client:?} {client:#?} {generation:?} {generation:#?} {:?} {:?} {:?}",
+        client.status(),
+        client.certificates(),
+        generation.identity().unwrap().key(),
+    );
+    secret.is_not_in("a builder", &before);
+    secret.is_not_in("a client", &shown);
+    assert!(shown.contains("CN=client") || shown.contains("client"), "something is shown");
+    // The same text with the key in it, as it would be with a derived `Debug` or by a helpful message.
+    let key = identity.key_der();
+    let der = key.secret_der();
+    let hex: String = der.iter().map(|byte| format!("{byte:02x}")).collect();
+    let forms =
+        [identity.key_pem(), format!("{der:?}"), format!("{der:02X?}"), hex, der.escape_ascii().to_string()];
+    for form in forms {
+        let half = &form[form.len() / 4..];
+        assert!(secret.found_in(&format!("{shown} {half}")).is_some(), "{half}");
     }
-    assert!(!shown.contains("PRIVATE"));
 }
 
 /// What is said of files is not for a source; what is said of revocation is heard.

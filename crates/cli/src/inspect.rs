@@ -200,8 +200,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     scan::each(&args.paths, &stdin, is_free, &mut take)?;
     if !is_any && problems.is_empty() {
         let nothing =
-            "there is nothing to show: in a directory *.pem, *.crt, *.cer, *.der and *.crl are looked for";
-        problems.extend(args.paths.first().map(|path| Error::new(Reason::Empty, nothing).at(path)));
+            Error::new(Reason::Empty, "there is nothing to show: no certificate, CRL or key is in it");
+        problems.extend(args.paths.first().map(|path| nothing.at(path)));
     }
     if args.format == Form::Text {
         table.write(&output)?;

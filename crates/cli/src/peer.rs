@@ -221,7 +221,8 @@ fn ask_by(target: &Target, ask: &Ask, alpn: &[&str]) -> anyhow::Result<Peer> {
 
 fn connect(target: &Target, timeout: Duration) -> anyhow::Result<(TcpStream, SocketAddr)> {
     let addresses = (target.host.as_str(), target.port).to_socket_addrs();
-    let addresses = addresses.with_context(|| format!("cannot find the host of {target}"))?;
+    let addresses = addresses
+        .with_context(|| format!("cannot find the host of {target}; check the name, or give an address"))?;
     let mut last = None;
     for address in addresses {
         match TcpStream::connect_timeout(&address, timeout) {
@@ -229,7 +230,10 @@ fn connect(target: &Target, timeout: Duration) -> anyhow::Result<(TcpStream, Soc
                 stream.set_nodelay(true)?;
                 return Ok((stream, address));
             }
-            Err(error) => last = Some(anyhow!(error).context(format!("cannot connect to {target}"))),
+            Err(error) => {
+                let what = "is it running, and is this its address and port?";
+                last = Some(anyhow!(error).context(format!("cannot connect to {target}; {what}")));
+            }
         }
     }
     match last {

@@ -115,7 +115,16 @@ pub(crate) fn each(
     is_free: bool,
     mut take: impl FnMut(File) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let places = list(paths);
+    let mut places = Vec::new();
+    for path in paths {
+        let inside = list(std::slice::from_ref(path));
+        if inside.is_empty() {
+            // A wrong directory beside a right one must not pass for one that is fine.
+            let message = "there is nothing to look at: no name in it is *.pem, *.crt, *.cer, *.der or *.crl";
+            places.push(Place::Broken(Error::new(Reason::Empty, message).at(path)));
+        }
+        places.extend(inside);
+    }
     // Who types is shown what they type.
     let is_typed = paths.iter().any(|path| is_stdin(path)) && io::stdin().is_terminal();
     let reader = Reader { stdin, bar: Bar::on_stderr(places.len(), is_free && !is_typed) };

@@ -70,13 +70,21 @@ pub(crate) mod send {
 
     /// Sends `signal` to the process whose number is in the file.
     pub(crate) fn to_pid_file(signal: Signal, path: &Path) -> anyhow::Result<i32> {
-        let text = std::fs::read_to_string(path).context("cannot read the PID file")?;
+        let text = std::fs::read_to_string(path).context(
+            "cannot read the PID file; is the process running, and does it write its number there?",
+        )?;
         // 0 and 1, and negative numbers, mean groups of processes or init.
         let number: Option<i32> = text.trim().parse().ok().filter(|number| *number > 1);
         let Some((number, pid)) = number.and_then(|number| Some((number, Pid::from_raw(number)?))) else {
-            bail!("the PID file does not hold the number of a process");
+            bail!(
+                "the PID file does not hold the number of a process; name the file that the process writes"
+            );
         };
-        kill_process(pid, signal).with_context(|| format!("cannot send a signal to process {number}"))?;
+        kill_process(pid, signal).with_context(|| {
+            format!(
+                "cannot send a signal to process {number}; is it still running, and may this user signal it?"
+            )
+        })?;
         Ok(number)
     }
 }

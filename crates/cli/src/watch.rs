@@ -257,7 +257,8 @@ impl Teller {
                 let failed = SignalFailed { generation, path: &path, message: &message };
                 let words = format!("generation {generation} {}: {message}", crate::error::safe(&path));
                 event::line(&self.output, SystemTime::now(), "signal_failed", &failed, || words.clone())?;
-                self.failed = Some(format!("the signal was not sent: {message}"));
+                self.failed =
+                    Some(format!("the signal was not sent: {}: {message}", crate::error::safe(&path)));
             }
         }
         Ok(())

@@ -65,6 +65,15 @@ fn what_cannot_be_told() {
         checked.error_line();
     }
     assert_eq!(run_with(["check", "--expires-in", "30d", "-"], b"").code, Some(2));
+    // Nor is a wrong directory fine because there is a right file beside it.
+    let good = dir.write("good.crt", Ca::new("a").issue("localhost").leaf_pem()).unwrap();
+    let checked = check("1d", &[], &[&good, &nothing]);
+    assert_eq!((checked.code, &*checked.stdout), (Some(2), ""));
+    let empty = format!("error: {}: there is nothing to look at: ", nothing.display());
+    assert!(
+        checked.error_line().starts_with(&empty) && checked.error_line().ends_with("[empty]"),
+        "{checked:?}"
+    );
 }
 
 #[test]

@@ -177,7 +177,10 @@ fn files_that_are_missing_broken_or_empty() {
 
     symlink("round.pem", dir.join("round.pem")).unwrap();
     let round = doctor(&["--ca".as_ref(), dir.join("round.pem").as_os_str()]);
-    assert_eq!((round.first().0, round.has("would_fail")), ("io", true), "{:#?}", round.findings);
+    assert_eq!((round.first().0, round.has("would_fail")), ("link_loop", true), "{:#?}", round.findings);
+
+    let file = doctor(&["--ca".as_ref(), dir.join("tls.crt/ca.pem").as_os_str()]);
+    assert_eq!((file.first().0, file.has("would_fail")), ("not_a_directory", true), "{:#?}", file.findings);
 
     let broken = dir.write("broken.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n").unwrap();
     assert_eq!(doctor(&["--ca".as_ref(), broken.as_os_str()]).first().0, "malformed");

@@ -83,7 +83,11 @@ fn the_answer_goes_to_a_file() {
     let before = stage.server.requests().len();
     let none = stage.get(&["-o", "/no/such/directory/out"]);
     assert_eq!(none.code, Some(2));
-    assert!(none.error_line().starts_with("error: cannot write /no/such/directory/out: "), "{}", none.stderr);
+    assert!(
+        none.error_line().starts_with("error: /no/such/directory/out: cannot write the body"),
+        "{}",
+        none.stderr
+    );
     assert_eq!(stage.server.requests().len(), before, "nothing was asked for");
 }
 

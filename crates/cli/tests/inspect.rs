@@ -395,5 +395,13 @@ fn a_directory_without_certificates_is_told() {
     dir.write("readme.txt", "nothing").unwrap();
     let none = run(["inspect".as_ref(), dir.path().as_os_str()]);
     assert_eq!((none.code, &*none.stdout), (Some(2), ""));
-    assert!(none.error_line().contains("there is nothing to show") && none.error_line().ends_with("[empty]"));
+    assert!(
+        none.error_line().contains("there is nothing to look at") && none.error_line().ends_with("[empty]")
+    );
+    let good = TestDir::new().unwrap();
+    good.write("ca.pem", Ca::new("a").certificate_pem()).unwrap();
+    let one = run(["inspect".as_ref(), good.path().as_os_str(), dir.path().as_os_str()]);
+    assert!(
+        one.code == Some(2) && one.stdout.contains("CN=a") && one.error_line().contains("nothing to look at")
+    );
 }

@@ -91,9 +91,14 @@ fn load(files: &mut Files) -> Result<Arc<Material>, Error> {
 
 fn refused(error: &Error, found: &mut Findings) {
     let (reason, text) = (error.reason(), error::chain(error));
+    // By these names the look at the disk has told it, with more beside it.
+    let known: &[&str] = match reason {
+        Reason::NotFound | Reason::PermissionDenied => &[reason.as_str()],
+        Reason::Io => &["io", "link_loop", "not_a_directory"],
+        _ => &[],
+    };
     let (level_rank, advice) = match reason {
-        // Told by the look at the disk, with more beside it.
-        Reason::NotFound | Reason::PermissionDenied | Reason::Io if found.has(reason.as_str()) => {
+        _ if known.iter().any(|code| found.has(code)) => {
             return found.note(
                 rank::FACTS,
                 "would_fail",

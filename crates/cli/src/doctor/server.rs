@@ -52,7 +52,7 @@ pub(super) fn examine(
                 rank::REFUSED,
                 "unreachable",
                 message,
-                "is it running, and is this its address and port?",
+                "make it reachable from here, or run the doctor where it is",
             );
             return Ok(None);
         }

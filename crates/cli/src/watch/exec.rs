@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io::ErrorKind;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -104,7 +105,7 @@ impl Exec {
     pub(super) async fn ended(&mut self) -> Result<(), Failed> {
         let result = match &mut self.running {
             None => std::future::pending().await,
-            Some(Running { child: Err(error), .. }) => Err((None, format!("cannot run it: {error}"))),
+            Some(Running { child: Err(error), .. }) => Err((None, cannot_run(&self.argv, error))),
             Some(Running { child: Ok(child), deadline, .. }) => {
                 tokio::select! {
                     status = child.wait() => judge(status),
@@ -129,6 +130,23 @@ impl Drop for Exec {
         if let Some(Running { child: Ok(child), .. }) = &mut self.running {
             kill_group(child);
         }
+    }
+}
+
+/// Why there is no process, and what to do.
+fn cannot_run(argv: &[OsString], error: &std::io::Error) -> String {
+    let program = argv[0].to_string_lossy();
+    match error.kind() {
+        ErrorKind::NotFound if argv.len() == 1 && program.contains(' ') => String::from(
+            "cannot run it: there is no program of this name; there is no shell, so write its words without quotes around all of them",
+        ),
+        ErrorKind::NotFound => String::from(
+            "cannot run it: there is no such program; name its path, or set PATH where this runs",
+        ),
+        ErrorKind::PermissionDenied => {
+            String::from("cannot run it: permission denied; make it executable (chmod +x) for this user")
+        }
+        _ => format!("cannot run it: {error}"),
     }
 }
 

@@ -229,6 +229,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     output.finish()?;
     for problem in &problems {
+        let problem = &named_a_server(problem).unwrap_or_else(|| problem.clone());
         if output.is_json() {
             output.json(now, "problem", &Problem::of(problem))?;
         }
@@ -237,6 +238,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     output.finish()?;
     Ok(code)
+}
+
+/// What is named is no file, but reads as a server.
+fn named_a_server(problem: &Error) -> Option<Error> {
+    let path = problem.path().filter(|_| problem.reason() == Reason::NotFound)?;
+    let target = Target::parse(path.to_str()?).ok()?;
+    let message = format!("there is no such file; what a server serves is shown by --connect {target}");
+    Some(Error::new(Reason::NotFound, message).at(path))
 }
 
 /// What a server serves, as if it were a file.
@@ -252,7 +261,7 @@ fn served(target: &Target, args: &Args) -> anyhow::Result<File> {
     };
     let peer = peer::ask(target, &ask)?;
     if peer.chain.is_empty() {
-        bail!("{target} served no certificate: {}", peer.theirs);
+        bail!("{target} served no certificate; is this its TLS port? {}", peer.theirs);
     }
     Ok(scan::served(target.to_string().into(), peer.chain))
 }

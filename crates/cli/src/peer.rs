@@ -29,11 +29,19 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Reads `localhost:8443`, `127.0.0.1:8443` or `[::1]:8443`.
+    /// Reads `localhost:8443`, `127.0.0.1:8443` or `[::1]:8443`; or takes these of a URL, as it is copied from a browser.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let wrong = || String::from("write it as HOST:PORT, such as localhost:8443 or [::1]:8443");
-        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-        let port = port.parse().map_err(|_| wrong())?;
+        let of_url =
+            text.strip_prefix("https://").map(|rest| rest.split(['/', '?', '#']).next().unwrap_or(rest));
+        let has_port = |host: &str| host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+        let (host, port) = match of_url {
+            Some(host) if !has_port(host) => (host, 443),
+            other => {
+                let (host, port) = other.unwrap_or(text).rsplit_once(':').ok_or_else(wrong)?;
+                (host, port.parse().map_err(|_| wrong())?)
+            }
+        };
         let host = match host.strip_prefix('[') {
             Some(inner) => inner.strip_suffix(']').ok_or_else(wrong)?,
             None if host.contains(':') => return Err(wrong()),

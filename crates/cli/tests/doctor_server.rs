@@ -81,6 +81,28 @@ fn we_refuse_the_server() {
     assert!(told.advice().contains("CN=theirs is trusted by name, with another key"), "{told:#?}");
 }
 
+/// As `openssl req -x509` makes one: a certificate of a CA, which no client takes for a server's. Which key signs the handshake
+/// does not come into it: the certificate is judged first.
+#[test]
+fn a_server_that_shows_a_ca_as_its_own_certificate() {
+    let ca = Ca::new("localhost");
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let key = provider.key_provider.load_private_key(ca.issue("localhost").key_der()).unwrap();
+    let shown = rustls::sign::CertifiedKey::new(vec![ca.certificate_der()], key);
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(std::sync::Arc::new(rustls::sign::SingleCertAndKey::from(shown)));
+    let server = Server::start(config, "");
+    let told = Party::new().with("--ca", ca.certificate_pem()).ask(&server.target(), &[]);
+    assert_eq!(told.first(), "we_refuse_server");
+    assert!(
+        told.advice().contains("certificate of a CA as its own") && told.advice().contains("CA:FALSE"),
+        "{told:#?}"
+    );
+}
+
 #[test]
 fn the_server_refuses_us() {
     let (ca, stranger) = (Ca::new("a"), Ca::new("stranger"));

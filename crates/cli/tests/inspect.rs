@@ -368,6 +368,26 @@ fn a_server_that_is_not_there_or_speaks_no_tls_is_one_line() {
     assert!(gone.error_line().starts_with("error: cannot connect to 127.0.0.1:"), "{}", gone.stderr);
 }
 
+/// What people type at night.
+#[test]
+fn a_server_may_be_named_as_a_url_and_a_path_that_reads_as_one_is_told() {
+    let ca = Ca::new("a");
+    let server = Server::start(config(&ca.issue("localhost"), &[]), "");
+    let shown = run(["inspect", "--connect", &format!("https://{}/path?query", server.target())]);
+    assert!(shown.code == Some(0) && shown.stdout.contains("CN=localhost"), "{shown:?}");
+    for (named, target) in [
+        (server.target(), server.target()),
+        (String::from("https://localhost"), String::from("localhost:443")),
+        (String::from("https://[::1]/"), String::from("[::1]:443")),
+    ] {
+        let wrong = run(["inspect", &named]);
+        let line = format!(
+            "error: {named}: there is no such file; what a server serves is shown by --connect {target} [not_found]"
+        );
+        assert_eq!((wrong.code, wrong.error_line()), (Some(2), &*line));
+    }
+}
+
 #[test]
 fn the_time_line_shows_now_renewal_and_overlap() {
     let dir = TestDir::new().unwrap();

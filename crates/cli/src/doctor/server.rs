@@ -232,6 +232,12 @@ fn ours(peer: &Peer, material: Option<&Material>, found: &mut Findings) {
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                     String::from("use a name that the certificate holds: --servername")
                 }
+                // The names of the crate below are shown only.
+                CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+                    String::from(
+                        "the server shows the certificate of a CA as its own, as openssl req -x509 makes one: issue one for it, or add -addext basicConstraints=critical,CA:FALSE",
+                    )
+                }
                 CertificateError::Revoked => String::from("issue a new certificate for the server"),
                 _ => String::from("see what the server serves: certsource inspect --all --connect"),
             };

@@ -35,7 +35,7 @@ use self::show::{Rotation, Show};
 use self::stage::{Era, OLD_HOST, Side, Step};
 use crate::args::{Detect, Format};
 use crate::duration;
-use crate::signals::Ending;
+use crate::signals::{self, Ending};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -107,7 +107,7 @@ const SPARE: Duration = Duration::from_secs(120);
 const BOUND: Duration = Duration::from_secs(15);
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    let runtime = signals::runtime(&mut tokio::runtime::Builder::new_multi_thread())?;
     let result = runtime.block_on(perform(args));
     runtime.shutdown_background();
     result

@@ -21,7 +21,7 @@ use self::collect::{Collector, Snapshot, Target};
 use self::follow::Followed;
 use crate::args::{Format, Material, Patience};
 use crate::output::Output;
-use crate::signals::Ending;
+use crate::signals::{self, Ending};
 
 /// What cannot be read in this time is served when it can.
 const FIRST: Duration = Duration::from_secs(5);
@@ -101,8 +101,7 @@ impl State {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let runtime = signals::runtime(&mut tokio::runtime::Builder::new_current_thread())?;
     let result = runtime.block_on(serve(args));
     // A thread that hangs on a dead disk must not hold up the end.
     runtime.shutdown_background();

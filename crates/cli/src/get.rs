@@ -33,7 +33,7 @@ use crate::error;
 use crate::latency::Latencies;
 use crate::output::{self, Output};
 use crate::pace::Pace;
-use crate::signals::Ending;
+use crate::signals::{self, Ending};
 use crate::watch::event;
 
 const EXAMPLES: &str = "\
@@ -137,7 +137,7 @@ struct Request<'a> {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    let runtime = signals::runtime(&mut tokio::runtime::Builder::new_multi_thread())?;
     let result = runtime.block_on(perform(args));
     runtime.shutdown_background();
     result

@@ -2,6 +2,28 @@
 
 use std::io;
 
+use anyhow::Context as _;
+
+/// More than a runtime opens at its start.
+#[cfg(unix)]
+const PAIRS: usize = 5;
+
+/// Starts a runtime, which also waits for signals.
+///
+/// # Errors
+/// Where tokio would panic: among the descriptors that it opens are two for signals, and there may be none left.
+pub(crate) fn runtime(builder: &mut tokio::runtime::Builder) -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut start = || -> io::Result<tokio::runtime::Runtime> {
+        #[cfg(unix)]
+        {
+            let pair = |_| std::os::unix::net::UnixStream::pair();
+            (0..PAIRS).map(pair).collect::<io::Result<Vec<_>>>()?;
+        }
+        builder.enable_all().build()
+    };
+    start().context("cannot start; if the limit of open files is reached, raise it (ulimit -n)")
+}
+
 /// Waits for SIGINT or SIGTERM (elsewhere: Ctrl-C).
 pub(crate) struct Ending {
     #[cfg(unix)]
@@ -44,7 +66,7 @@ impl Ending {
 pub(crate) mod send {
     use std::path::Path;
 
-    use anyhow::{Context, bail};
+    use anyhow::{Context as _, bail};
     use rustix::process::{Pid, Signal, kill_process};
 
     const NAMES: &[(&str, Signal)] = &[

@@ -22,9 +22,7 @@ use crate::args::{Format, Material, Patience};
 use crate::check::Soon;
 use crate::duration;
 use crate::output::{self, Output};
-#[cfg(unix)]
-use crate::signals;
-use crate::signals::Ending;
+use crate::signals::{self, Ending};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -103,8 +101,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let runtime = signals::runtime(&mut tokio::runtime::Builder::new_current_thread())?;
     let result = runtime.block_on(follow(args));
     // A thread that hangs on a dead disk must not hold up the end.
     runtime.shutdown_background();

@@ -7,6 +7,7 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use certsource_testkit::{Ca, TestDir};
 
@@ -131,6 +132,37 @@ fn a_wrong_path_is_one_line_that_says_what_to_do() {
         let finished = run_in(dir.path(), words.replace("URL", "https://localhost:1/").split(' '));
         let line = finished.error_line();
         assert_eq!((finished.code, line), (Some(2), &*format!("error: {named}: {what}")), "{words}");
+    }
+}
+
+/// tokio would panic when it starts. What each command has left to open then, it may have or not; it never panics.
+#[test]
+fn without_descriptors_it_is_one_line() {
+    let dir = TestDir::new().unwrap();
+    dir.write("ca.pem", Ca::new("a").certificate_pem()).unwrap();
+    for limit in [4, 6, 8, 11, 14, 16, 18] {
+        for args in [
+            "watch --ca ca.pem --once",
+            "get https://127.0.0.1:1/ --ca ca.pem",
+            "demo --rotations 1 --duration 0s",
+        ] {
+            let program = env!("CARGO_BIN_EXE_certsource");
+            let script = format!("ulimit -n {limit}; exec '{program}' {args}");
+            let output = Command::new("sh").args(["-c", &script]).current_dir(dir.path()).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(!said.contains("panicked") && output.status.code() < Some(3), "{limit} {args}: {said}");
+            if limit < 11 && (args.starts_with("watch") || args.starts_with("get")) {
+                assert_eq!(
+                    (output.status.code(), said.lines().count()),
+                    (Some(2), 1),
+                    "{limit} {args}: {said}"
+                );
+                assert!(
+                    said.starts_with("error: cannot start; ") && said.contains("ulimit -n"),
+                    "{limit} {args}: {said}"
+                );
+            }
+        }
     }
 }
 

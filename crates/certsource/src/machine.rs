@@ -52,6 +52,10 @@ pub struct Policy {
     /// Time between looks when polling. The promise: a change is seen this much later at the most, plus jitter.
     pub interval: Duration,
     /// Share of the interval by which looks are spread, 0.0 to 0.5.
+    ///
+    /// An engine with many sources looks at those that are due at about the same time together. For that a look may come up
+    /// to a tenth of the interval earlier than it was drawn, but never before the interval less this share; without a
+    /// spread, 4 % earlier. Never later.
     pub jitter: f64,
     /// Time between looks when a wake-up is armed.
     pub safety: Duration,

@@ -6,9 +6,10 @@ mod machine_support;
 
 use std::time::{Duration, SystemTime};
 
-use certsource::Reason;
-use certsource::machine::{Policy, Threshold, Verdict};
-use certsource::source::Arrival;
+use certsource::clock::Now;
+use certsource::machine::{Machine, Policy, Threshold, Todo, Verdict};
+use certsource::source::{Arrival, Look};
+use certsource::{Origin, Reason};
 use certsource_testkit::Ca;
 use machine_support::*;
 
@@ -301,4 +302,51 @@ fn a_newer_list_that_takes_a_revocation_back_is_no_withdrawal() {
     assert_eq!(world.told(), ["degraded", "generation 2"]);
     world.push(Arrival::Swapped, less);
     assert_eq!(world.told(), ["refused rejected"]);
+}
+
+// Looks that are made together.
+
+#[test]
+fn only_what_is_due_by_the_interval_alone_comes_early_and_never_before_its_spread() {
+    let ca = Ca::new("ca");
+    let reading = || trust(&[&ca])().unwrap().assemble();
+    for (jitter, first, last) in [(0.0, 960, 1_000), (0.02, 980, 1_020), (0.1, 900, 1_100), (0.5, 500, 1_500)]
+    {
+        let mut policy = Policy::every(SEC);
+        policy.jitter = jitter;
+        let mut machine = Machine::new(policy, Origin::named("test"));
+        let start = Now::read();
+        assert!(matches!(machine.next(start), Todo::Look));
+        machine.looked(start, Ok(Look::Changed(Arrival::Unknown)));
+        assert!(matches!(machine.next(start), Todo::Read));
+        machine.read(start, start, reading());
+        let settled = start.after(SEC);
+        assert!(matches!(machine.next(start), Todo::Wait(Some(until)) if until == settled.mono));
+        assert_eq!(machine.look_from(), None, "what must stand still");
+        let almost = start.after(SEC - MS);
+        machine.bring_forward(almost);
+        assert!(matches!(machine.next(almost), Todo::Wait(Some(until)) if until == settled.mono));
+        assert!(matches!(machine.next(settled), Todo::Look));
+        machine.looked(settled, Ok(Look::Same));
+        assert!(matches!(machine.next(settled), Todo::Read));
+        machine.read(settled, settled, reading());
+        assert!(matches!(machine.next(settled), Todo::Judge(_)));
+        machine.judged(settled, Verdict::Accept);
+        let mut now = settled;
+        for _ in 0..100 {
+            let Todo::Wait(Some(until)) = machine.next(now) else { panic!("idle") };
+            let from = machine.look_from().unwrap();
+            assert!(from >= now.mono + first * MS - MS && until <= now.mono + last * MS + MS, "{jitter}");
+            let leeway = until - from;
+            assert!(leeway >= 39 * MS && leeway <= 101 * MS, "{jitter}: {leeway:?}");
+            let early = now.after(from - now.mono - MS);
+            machine.bring_forward(early);
+            assert!(matches!(machine.next(early), Todo::Wait(Some(same)) if same == until), "too early");
+            now = now.after(from - now.mono);
+            assert!(matches!(machine.next(now), Todo::Wait(_)), "nobody has said so");
+            machine.bring_forward(now);
+            assert!(matches!(machine.next(now), Todo::Look));
+            machine.looked(now, Ok(Look::Same));
+        }
+    }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use self::surplus::Surplus;
 use self::times::Times;
-use crate::reloader::{Entry, Overdue};
+use crate::reloader::{Entry, Next, Overdue};
 
 mod surplus;
 mod times;
@@ -27,8 +27,6 @@ const SLOW: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(1);
 /// An I/O thread without work ends after this time.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// Moments are rounded up to this grid, so that many sources share one wake-up of a thread.
-const GRID: Duration = Duration::from_millis(20);
 /// Queued work that no thread took for so long gets another thread.
 const PATIENCE: Duration = Duration::from_millis(5);
 /// What is due and was taken by nobody for so long is queued by the guard: the keeper of the time hangs. Long, so that
@@ -507,12 +505,12 @@ impl Shared {
         (state, ends)
     }
 
-    fn rest(self: &Arc<Self>, state: &mut State, id: u64, turn: u64, next: Option<Instant>) {
+    fn rest(self: &Arc<Self>, state: &mut State, id: u64, turn: u64, next: Option<Next>) {
         let Some(slot) = state.entries.get_mut(&id).filter(|slot| slot.turn == turn) else { return };
         if std::mem::replace(&mut slot.run, Run::Idle) == Run::Again {
             state.queue_up(id);
         } else if let Some(next) = next {
-            let next = on_grid(self.zero, next);
+            let next = times::shared(self.zero, next.from, next.until);
             slot.next = Some(next);
             state.times.insert(next, id);
             if state.keeper.is_some() {
@@ -578,13 +576,6 @@ fn wait<'a>(
     let time = until.saturating_duration_since(Instant::now()).max(Duration::from_micros(100));
     let (state, result) = on.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner);
     (state, result.timed_out())
-}
-
-/// Rounds up to the grid.
-fn on_grid(zero: Instant, at: Instant) -> Instant {
-    let past = at.saturating_duration_since(zero);
-    let rest = past.as_nanos() % GRID.as_nanos();
-    if rest == 0 { at } else { at + GRID - Duration::from_nanos(rest as u64) }
 }
 
 /// Returns whether the thread started.

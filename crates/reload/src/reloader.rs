@@ -22,7 +22,7 @@ use crate::status::Status;
 
 mod entry;
 
-pub(crate) use entry::{Entry, Overdue};
+pub(crate) use entry::{Entry, Next, Overdue};
 
 /// Events that a subscriber may be behind before it is told that it lost some.
 const BACKLOG: usize = 128;

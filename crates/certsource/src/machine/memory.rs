@@ -170,10 +170,6 @@ impl Spread {
         Self(RandomState::new().hash_one(origin) | 1)
     }
 
-    pub(super) fn around(&mut self, interval: Duration, share: f64) -> Duration {
-        interval.mul_f64(1.0 + share * (2.0 * self.unit() - 1.0))
-    }
-
     pub(super) fn within(&mut self, most: Duration) -> Duration {
         most.mul_f64(self.unit())
     }

@@ -25,6 +25,9 @@ mod outcome;
 /// So often content that was replaced whole is replaced again before it must settle like any other.
 const CONFIRMATIONS: u32 = 3;
 
+/// By which share of the interval a look may be made early: with little jitter, and with much.
+const LEEWAY: (f64, f64) = (0.04, 0.1);
+
 /// The decision logic of one source.
 ///
 /// An engine calls [`next`](Self::next), does what it says, reports, and takes what there is to tell with
@@ -70,6 +73,8 @@ pub struct Machine {
     armed: Armed,
     /// When the last look asked to look again.
     look_by: Option<Instant>,
+    /// From when on the next look may be made, if nothing but the interval waits for it.
+    look_from: Option<Instant>,
     pub(super) told: VecDeque<Told>,
     pub(super) spread: Spread,
 }
@@ -106,6 +111,7 @@ impl Machine {
             hangs: false,
             armed: Armed::PollOnly,
             look_by: None,
+            look_from: None,
             told: VecDeque::new(),
             spread,
         }
@@ -135,6 +141,7 @@ impl Machine {
                     self.pace.take(now.mono);
                 }
                 self.asked = false;
+                self.look_from = None;
                 Todo::Look
             }
             Step::ConfirmNext(material) => {
@@ -159,6 +166,24 @@ impl Machine {
         };
         self.out_since = Some(now.mono);
         todo
+    }
+
+    /// For engines that look at many sources at one moment: from when on the next look may be made, although
+    /// [`next`](Self::next) names a later moment. `None`: at that moment only.
+    ///
+    /// What is due by the interval alone may come early: by the share of the interval that is spread anyway, within 4 and
+    /// 10 %. No time that content must stand still is ever shortened.
+    pub fn look_from(&self) -> Option<Instant> {
+        self.look_from
+    }
+
+    /// The engine is at work now: a look that may be made from now on ([`look_from`](Self::look_from)) is due.
+    pub fn bring_forward(&mut self, now: Now) {
+        if let (Step::Rest(until), Some(from)) = (&mut self.step, self.look_from) {
+            if from <= now.mono {
+                *until = (*until).min(now.mono);
+            }
+        }
     }
 
     /// Reports what arming the source gave, before the look that follows it.
@@ -511,7 +536,14 @@ impl Machine {
     fn next_look(&mut self, now: Now) -> Instant {
         let is_watching = self.armed == Armed::Watching;
         let interval = if is_watching { self.policy.safety } else { self.policy.interval };
-        let next = now.mono + self.spread.around(self.look_in_time(interval), self.policy.jitter);
+        let interval = self.look_in_time(interval);
+        let leeway = interval.mul_f64(self.policy.jitter.clamp(LEEWAY.0, LEEWAY.1));
+        let last = interval.mul_f64(1.0 + self.policy.jitter);
+        // An engine may look that much earlier, and that too is not before the interval without its jitter.
+        let first = (interval.mul_f64(1.0 - self.policy.jitter) + leeway).min(last);
+        let wait = first + self.spread.within(last - first);
+        let next = now.mono + wait;
+        self.look_from = Some(now.mono + wait.saturating_sub(leeway));
         // The safety poll is far away; what was adopted meanwhile may be too young to be trusted.
         match self.look_by.filter(|_| is_watching) {
             Some(at) => next.min(at.max(now.mono + SHORTEST)),

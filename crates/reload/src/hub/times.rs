@@ -2,7 +2,26 @@
 //! however many sources there are.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// What must not come early is rounded up to this grid, so that many sources share one wake-up of a thread.
+const GRID: u64 = 20_000_000;
+/// What may come early is rounded down to a grid so many times as coarse at the most: fewer wake-ups a second save nothing.
+const COARSEST: u64 = 32;
+
+/// A moment that others share: on the coarsest grid that has one between `from` and `until`, or a little after `until`.
+pub(super) fn shared(zero: Instant, from: Instant, until: Instant) -> Instant {
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let past = nanos(until.saturating_duration_since(zero));
+    let leeway = nanos(until.saturating_duration_since(from)) / GRID;
+    if leeway == 0 {
+        let rest = past % GRID;
+        return if rest == 0 { until } else { until + Duration::from_nanos(GRID - rest) };
+    }
+    // A power of two, so that the moments of a coarse grid are moments of each finer one.
+    let grid = GRID << leeway.min(COARSEST).ilog2();
+    until.checked_sub(Duration::from_nanos(past % grid)).unwrap_or(until)
+}
 
 /// Numbers by the moment at which they are due.
 #[derive(Default)]
@@ -37,9 +56,29 @@ impl Times {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn what_may_come_early_shares_a_moment_and_what_may_not_is_never_early() {
+        let zero = Instant::now();
+        let at = |ms: u64| zero + Duration::from_millis(ms);
+        for ms in 0..5_000 {
+            let exact = shared(zero, at(ms), at(ms));
+            assert!(exact >= at(ms) && exact < at(ms + 20), "{ms}");
+            for leeway in [19, 40, 100, 1_000, 100_000] {
+                let from = at(ms);
+                let moment = shared(zero, from, at(ms + leeway));
+                assert!(moment >= from, "{ms} {leeway}");
+                assert!(moment <= at(ms + leeway + 19), "{ms} {leeway}");
+            }
+        }
+        // A second and its tenth: twelve moments a second for all of them. Ten seconds: not even two.
+        let count = |leeway: u64, span: u64| {
+            let moments = (leeway..leeway + span).map(|ms| shared(zero, at(ms - leeway), at(ms)));
+            moments.collect::<std::collections::BTreeSet<_>>().len()
+        };
+        assert_eq!((count(100, 8_000), count(1_000, 64_000)), (101, 101));
+    }
 
     #[test]
     fn what_is_due_comes_moment_by_moment_and_what_was_removed_does_not() {

@@ -67,6 +67,14 @@ pub(crate) struct Entry {
     hub: Hub,
 }
 
+/// When a source is to be driven again.
+#[derive(Clone, Copy)]
+pub(crate) struct Next {
+    pub(crate) until: Instant,
+    /// It may be done from here on, together with others.
+    pub(crate) from: Instant,
+}
+
 /// What became of a job that seemed to take too long.
 pub(crate) enum Overdue {
     /// It is in time; look again then.
@@ -290,15 +298,18 @@ impl Entry {
 
     /// Does everything that is due, on an I/O thread, and returns when to come again. While a source is looked at or
     /// read, this thread holds no handle: a hung disk keeps nothing alive.
-    pub(crate) fn drive(weak: &Weak<Self>) -> Option<Instant> {
+    pub(crate) fn drive(weak: &Weak<Self>) -> Option<Next> {
+        let mut entry = weak.upgrade()?;
+        // Read once for each step: with thousands of sources it is most of what a look costs beside its system calls.
+        let mut now = Now::read();
+        lock(&entry.machine).bring_forward(now);
         loop {
-            let entry = weak.upgrade()?;
-            let (todo, has_told) = {
-                let (mut machine, now) = (lock(&entry.machine), Now::read());
-                if entry.woken.swap(false, Ordering::AcqRel) {
+            let (todo, from, has_told) = {
+                let mut machine = lock(&entry.machine);
+                if entry.woken.load(Ordering::Acquire) && entry.woken.swap(false, Ordering::AcqRel) {
                     machine.woken(now);
                 }
-                (machine.next(now), machine.has_told())
+                (machine.next(now), machine.look_from(), machine.has_told())
             };
             if has_told {
                 entry.carry_out();
@@ -306,7 +317,7 @@ impl Entry {
             match todo {
                 Todo::Wait(until) => {
                     entry.show();
-                    return until;
+                    return until.map(|until| Next { until, from: from.unwrap_or(until) });
                 }
                 Todo::Look => {
                     let mut source = lock(&entry.source).take()?;
@@ -316,28 +327,30 @@ impl Entry {
                     let looked = guarded(|| {
                         let _in = span.enter();
                         let armed = source.arm(&alarm);
-                        (armed, source.look(Now::read()))
+                        (armed, source.look(now))
                     });
-                    let entry = weak.upgrade()?;
+                    entry = weak.upgrade()?;
+                    now = Now::read();
                     *lock(&entry.source) = Some(source);
                     let (armed, look) =
                         looked.unwrap_or_else(|error| (Armed::PollOnly, Err::<Look, Error>(error)));
                     let mut machine = lock(&entry.machine);
                     machine.armed(armed);
-                    machine.looked(Now::read(), look);
+                    machine.looked(now, look);
                 }
                 Todo::Read => {
                     let mut source = lock(&entry.source).take()?;
                     let span = crate::trace::read(&entry.origin);
                     drop(entry);
-                    let began = Now::read();
+                    let began = now;
                     let reading = guarded(|| {
                         let _in = span.enter();
                         source.read().map_or_else(Reading::from, Parts::assemble)
                     });
-                    let entry = weak.upgrade()?;
+                    entry = weak.upgrade()?;
+                    now = Now::read();
                     *lock(&entry.source) = Some(source);
-                    lock(&entry.machine).read(began, Now::read(), reading.unwrap_or_else(Reading::from));
+                    lock(&entry.machine).read(began, now, reading.unwrap_or_else(Reading::from));
                 }
                 Todo::Judge(candidate) => {
                     let span = crate::trace::judge(&entry.origin);
@@ -345,6 +358,7 @@ impl Entry {
                     if !entry.judge(&candidate) {
                         return None;
                     }
+                    now = Now::read();
                 }
             }
         }
@@ -358,7 +372,7 @@ impl Entry {
 
     /// A panic got through in [`Entry::drive`], from code of the application that runs where none should: the source
     /// must not stay away for ever. Returns when to come again.
-    pub(crate) fn revive(weak: &Weak<Self>) -> Option<Instant> {
+    pub(crate) fn revive(weak: &Weak<Self>) -> Option<Next> {
         let entry = weak.upgrade()?;
         let now = Now::read();
         lock(&entry.judging).forget();
@@ -366,7 +380,8 @@ impl Entry {
         if machine.out_since().is_some() {
             machine.looked(now, Err(panicked("following the source")));
         }
-        Some(now.mono + Duration::from_secs(1))
+        let until = now.mono + Duration::from_secs(1);
+        Some(Next { until, from: until })
     }
 
     /// The job that is out may hang.

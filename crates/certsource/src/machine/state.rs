@@ -539,7 +539,7 @@ impl Machine {
         let interval = self.look_in_time(interval);
         let leeway = interval.mul_f64(self.policy.jitter.clamp(LEEWAY.0, LEEWAY.1));
         let last = interval.mul_f64(1.0 + self.policy.jitter);
-        // An engine may look that much earlier, and that too is not before the interval without its jitter.
+        // Drawn so that what comes early is not before the interval less its jitter.
         let first = (interval.mul_f64(1.0 - self.policy.jitter) + leeway).min(last);
         let wait = first + self.spread.within(last - first);
         let next = now.mono + wait;

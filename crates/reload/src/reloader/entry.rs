@@ -300,7 +300,7 @@ impl Entry {
     /// read, this thread holds no handle: a hung disk keeps nothing alive.
     pub(crate) fn drive(weak: &Weak<Self>) -> Option<Next> {
         let mut entry = weak.upgrade()?;
-        // Read once for each step: with thousands of sources it is most of what a look costs beside its system calls.
+        // Read once for each step: with thousands of sources the reads add up.
         let mut now = Now::read();
         lock(&entry.machine).bring_forward(now);
         loop {

@@ -417,6 +417,41 @@ fn what_comes_to_be_while_watches_are_set_is_watched_too() {
     assert!(watched.contains(&base.join("a")) && watched.contains(&base.join("a/b")), "{watched:?}");
 }
 
+/// Replaces a directory in the moment in which it is to be watched, once, and keeps what was watched.
+#[derive(Debug)]
+struct Replacing {
+    directory: PathBuf,
+    watched: Mutex<Vec<PathBuf>>,
+}
+
+impl Watches for Replacing {
+    fn watch(&self, directory: &Path, _: Sink) -> Result<Watch, WatchError> {
+        let mut watched = self.watched.lock().unwrap();
+        if directory == self.directory && !watched.contains(&self.directory) {
+            fs::rename(directory, directory.with_extension("old")).unwrap();
+            fs::create_dir(directory).unwrap();
+        }
+        watched.push(directory.to_owned());
+        Ok(Watch::new(()))
+    }
+}
+
+#[test]
+fn a_directory_that_is_replaced_while_its_watch_is_set_is_watched_again_and_others_are_not() {
+    let dir = TestDir::new().unwrap();
+    let base = fs::canonicalize(dir.path()).unwrap();
+    dir.write("tls/ca.pem", "x").unwrap();
+    let watches = Arc::new(Replacing { directory: base.join("tls"), watched: Mutex::default() });
+    let alarm = Alarm::new(Wake::new(|| ())).with_watches(Arc::clone(&watches) as Arc<dyn Watches>);
+    let mut files = Files::trust(base.join("tls/ca.pem")).detect(Notify::new());
+    assert_eq!(files.arm(&alarm), Armed::Watching);
+    let times = |directory: &Path| {
+        watches.watched.lock().unwrap().iter().filter(|watched| *watched == directory).count()
+    };
+    assert_eq!(times(&base.join("tls")), 2, "the first watch is on the directory that went away");
+    assert_eq!(times(&base), 1);
+}
+
 #[test]
 fn a_burst_of_events_is_one_wake_up_until_it_is_looked_at() {
     let (dir, path) = bundle();

@@ -259,6 +259,10 @@ fn an_idle_look_at_a_volume_is_one_readlink_and_every_ten_seconds_the_files() {
     let issued = Ca::new("Root").issue("localhost");
     let dir = KubeletDir::new(&issued).unwrap();
     let paths = [dir.ca_path(), dir.cert_path(), dir.key_path()];
+    let mut bench = Bench::new(Mtime::new(), &paths);
+    bench.fs.counts();
+    bench.look(1);
+    assert_eq!(bench.fs.counts(), [0, 1, 0], "also right after a change");
     let mut bench = Bench::rested(&paths);
     bench.look(10);
     bench.fs.counts();
@@ -341,6 +345,21 @@ fn digests_see_content_and_nothing_else() {
     fs::write(path.join("inner"), "").unwrap();
     assert_eq!(bench.look(1), CHANGED, "a name in a directory");
     assert!(is_same(bench.look(1)));
+}
+
+#[test]
+fn digests_see_the_last_byte_of_a_large_file() {
+    let (_dir, path) = one_file();
+    let mut content = vec![b'x'; 2 << 20];
+    fs::write(&path, &content).unwrap();
+    let mut bench = Bench::new(Sha256::new(), std::slice::from_ref(&path));
+    assert!(is_same(bench.look(1)));
+    *content.last_mut().unwrap() = b'y';
+    fs::write(&path, &content).unwrap();
+    // Whatever says "changed" because a file was replaced or touched says so once, and before that.
+    bench.fs.is_frozen.store(true, Ordering::Relaxed);
+    assert_eq!(bench.look(0), CHANGED);
+    assert!(is_same(bench.look(0)));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use certsource::clock::Now;
 use certsource::detect::{Mtime, Sha256};
 use certsource::fs::{Dir, Fs, Meta, Opened, RealFs, Volume};
-use certsource::source::{Arrival, Detector, Look};
+use certsource::source::{Alarm, Arrival, Detector, Look, Wake};
 use certsource::{Error, Files, Source};
 use certsource_testkit::{Ca, KubeletDir, TestDir};
 
@@ -83,12 +83,57 @@ fn the_first_look_says_how_the_content_arrived() {
     assert_eq!(first(mixed, now), Look::Changed(Arrival::Unknown), "half of it in the volume");
 }
 
+#[test]
+fn a_directory_that_stood_still_is_adopted_at_once() {
+    let dir = TestDir::new().unwrap();
+    dir.write("a.pem", Ca::new("Root").certificate_pem()).unwrap();
+    let now = Now::read();
+    assert_eq!(Files::trust(dir.path()).look(wall(now, 6)).unwrap(), Look::Changed(Arrival::Still));
+    assert_eq!(Files::trust(dir.path()).look(now).unwrap(), Look::Changed(Arrival::Unknown), "just now");
+}
+
+#[test]
+fn the_first_look_says_changed_whatever_the_detector_says_and_also_after_arming() {
+    let dir = TestDir::new().unwrap();
+    dir.write_issued(Ca::new("Root").issue("localhost")).unwrap();
+    let mut files = Files::kubernetes(dir.path()).detect(Blind::default());
+    files.arm(&Alarm::new(Wake::new(|| {})));
+    let now = Now::read();
+    assert_eq!(files.look(now).unwrap(), Look::Changed(Arrival::Unknown));
+    assert_eq!(files.look(now).unwrap(), Look::Same);
+}
+
+#[test]
+fn a_file_counts_once_for_each_use() {
+    let issued = Ca::new("Root").issue("localhost");
+    let dir = TestDir::new().unwrap();
+    let path = dir.write("all.pem", issued.chain_pem() + &issued.key_pem()).unwrap();
+    let twice = Files::trust(&path).and_trust(&path);
+    assert_eq!(twice.origin().to_string(), Files::trust(&path).origin().to_string());
+    let material = Files::trust(&path).with_combined(&path).load().unwrap();
+    assert!(material.trust().is_some() && material.identity().is_some());
+}
+
 struct Boxed(Box<dyn Detector>);
 
 impl Detector for Boxed {
     fn look(&mut self, fs: &dyn Fs, paths: &[PathBuf], now: Now) -> Result<Look, Error> {
         self.0.look(fs, paths, now)
     }
+}
+
+#[test]
+fn an_idle_look_at_named_files_allocates_nothing() {
+    let dir = TestDir::new().unwrap();
+    dir.write_issued(Ca::new("Root").issue("localhost")).unwrap();
+    let mut files = Files::kubernetes(dir.path());
+    let mut now = Now::read();
+    for _ in 0..3 {
+        files.look(now).unwrap();
+        now = now.after(3 * SEC);
+    }
+    let allocations = allocation_counter::measure(|| assert_eq!(files.look(now).unwrap(), Look::Same));
+    assert_eq!(allocations.count_total, 0);
 }
 
 #[test]

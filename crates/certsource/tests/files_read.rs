@@ -344,6 +344,25 @@ fn what_is_wrong_with_a_content_is_said_with_its_line() {
 }
 
 #[test]
+fn other_sections_are_named_as_long_as_the_message_stays_short() {
+    let scene = Scene::new();
+    let says = |labels: &[&str]| {
+        let text: String = labels
+            .iter()
+            .map(|label| format!("-----BEGIN {label}-----\nMAAA\n-----END {label}-----\n"))
+            .collect();
+        failure(&scene, Files::trust(scene.write("other.pem", text))).3
+    };
+    assert_eq!(
+        says(&["A", "B", "C", "A", "D"]),
+        "no certificate in it, but 2 sections \"A\", 1 section \"B\", 1 section \"C\", 1 section of another kind"
+    );
+    let (longest, too_long) = ("L".repeat(40), "L".repeat(41));
+    assert_eq!(says(&[&longest]), format!("no certificate in it, but 1 section \"{longest}\""));
+    assert_eq!(says(&[&too_long, &too_long]), "no certificate in it, but 2 sections of other kinds");
+}
+
+#[test]
 fn a_broken_identity_does_not_hide_the_trust() {
     let scene = Scene::new();
     scene.write("tls.key", "");
@@ -397,10 +416,13 @@ fn limits_hold_and_are_named() {
     certificates(3).load().unwrap();
     assert_fails(&scene, certificates(2), Reason::TooLarge, "tls.crt", None, "more than 2 certificates");
 
-    let mut limits = Limits::default();
-    limits.directory_entries = 2;
-    let entries = Files::trust(scene.dir.path()).limits(limits);
-    assert_fails(&scene, entries, Reason::TooLarge, "", None, "more than 2 names");
+    let entries = |directory_entries| {
+        let mut limits = Limits::default();
+        limits.directory_entries = directory_entries;
+        Files::trust(scene.dir.path()).limits(limits)
+    };
+    entries(3).load().unwrap();
+    assert_fails(&scene, entries(2), Reason::TooLarge, "", None, "more than 2 names");
 }
 
 #[test]

@@ -432,3 +432,14 @@ fn a_policy_is_taken_as_it_is_up_to_a_hundred_years() {
     let machine = certsource::machine::Machine::new(policy.clone(), Origin::named("slow"));
     assert_eq!(*machine.policy(), policy);
 }
+
+#[test]
+fn an_overlap_is_taken_as_it_is_up_to_seven_days() {
+    const WEEK: Duration = Duration::from_secs(7 * 86_400);
+    for (asked, taken) in [(WEEK, WEEK), (WEEK + SEC, WEEK), (Duration::MAX, WEEK), (SEC, SEC)] {
+        let mut policy = Policy::default();
+        policy.overlap = asked;
+        let machine = certsource::machine::Machine::new(policy, Origin::named("slow"));
+        assert_eq!(machine.policy().overlap, taken, "{asked:?}");
+    }
+}

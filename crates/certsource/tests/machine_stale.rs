@@ -94,6 +94,8 @@ fn it_is_told_once_with_the_generation_and_the_cause_and_other_content_ends_it_t
     let [stale] = &stale[..] else { panic!("once: {stale:?}") };
     assert_eq!((stale.generation, stale.limit), (1, LIMIT));
     assert_eq!(stale.error.as_ref().unwrap().reason(), Reason::NotFound);
+    let cause = std::error::Error::source(stale).unwrap().downcast_ref::<Error>().unwrap();
+    assert_eq!(cause.reason(), Reason::NotFound);
     let text = stale.to_string();
     assert!(
         text.contains("for 60s") && text.contains("broken by the test") && !text.contains('\n'),
@@ -241,4 +243,22 @@ fn an_overlap_that_ends_while_it_is_closed_stays_ended() {
     world.push(Arrival::Unknown, trust(&[&new]));
     assert_eq!(world.told(), ["recovered", "generation 3"]);
     assert_eq!(count(&world), 1);
+}
+
+#[test]
+fn a_check_that_says_no_to_other_content_keeps_it_closed() {
+    let (ca, other) = (Ca::new("ca"), Ca::new("other"));
+    let refused = other.certificate_der();
+    let mut world = World::with(trust(&[&ca]), closing(), move |candidate| {
+        let is_refused = candidate.material.trust().unwrap().iter().any(|anchor| anchor.der() == &refused);
+        if is_refused { no(Reason::Rejected) } else { Verdict::Accept }
+    });
+    world.change(Arrival::Unknown, broken(Reason::NotFound));
+    world.pass(100 * SEC);
+    assert!(world.driver.machine().is_stale());
+    world.told();
+    world.push(Arrival::Swapped, trust(&[&ca, &other]));
+    world.pass(10 * SEC);
+    assert_eq!(world.told(), ["refused rejected"]);
+    assert!(world.driver.machine().is_stale());
 }

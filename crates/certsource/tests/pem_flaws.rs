@@ -312,6 +312,30 @@ fn labels_are_told_apart() {
 }
 
 #[test]
+fn a_section_says_what_it_is_and_how_long_it_is() {
+    for (label, shown) in [
+        ("CERTIFICATE", "Certificate(6 bytes)"),
+        ("X509 CRL", "Crl(6 bytes)"),
+        ("PRIVATE KEY", "PrivateKey("),
+        ("RSA PRIVATE KEY", "PrivateKey("),
+        ("EC PRIVATE KEY", "PrivateKey("),
+        ("ENCRYPTED PRIVATE KEY", "EncryptedKey(.."),
+        ("PUBLIC KEY", "Other("),
+    ] {
+        let text = format!("\n-----BEGIN {label}-----\n{BODY}-----END {label}-----\n");
+        let mut sections = pem::sections(text.as_bytes());
+        let section = sections.next().unwrap().unwrap();
+        assert_eq!((section.label(), section.line), (label, 2));
+        let debug = format!("{:?}", section.content);
+        assert!(debug.starts_with(shown), "{debug}");
+        if let Content::Other(other) = &section.content {
+            assert_eq!(other.as_str(), label);
+        }
+        assert_eq!(format!("{sections:?}"), "Sections { line: 5, .. }");
+    }
+}
+
+#[test]
 fn a_trusted_certificate_is_unsupported_and_says_what_to_do() {
     let text = certificate().replace("CERTIFICATE", "TRUSTED CERTIFICATE");
     let found = flaws(text);

@@ -195,6 +195,17 @@ fn histories_that_once_broke_a_property() {
                 act(Doing::Rename, 1, 187, &[millis(999), millis(4130)]),
             ],
         ),
+        // Found once in 39,062 histories: a key that fits the certificate which another writer had left alone.
+        Plan {
+            layout: Layout::Pair,
+            ..full(
+                Strategy::Notify,
+                vec![
+                    Act { writer: 1, ..act(Doing::Rename, 1, 254, &[accesses(28)]) },
+                    act(Doing::Rename, 2, 127, &[millis(1001), accesses(0)]),
+                ],
+            )
+        },
     ];
     for plan in plans {
         let log = run(&plan);

@@ -187,6 +187,13 @@ mod tests {
     }
 
     #[test]
+    fn no_more_room_is_asked_for_than_a_text_can_fill() {
+        for (text, bytes) in [(0, 0), (3, 0), (4, 3), (7, 3), (8, 6), (4000, 3000)] {
+            assert_eq!(capacity(text), bytes, "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_cut_or_goes_on_after_its_padding_is_refused() {
         for (text, broken) in [
             ("Z", Broken::Cut),

@@ -216,10 +216,12 @@ impl Model {
 
     /// Whether what can be seen after a call of this act is what somebody meant. Of an act that is alone: what it means to
     /// leave behind. Where several were under way, each file is as one of them meant it; a directory is swapped as a whole.
+    /// A key that fits a certificate which an earlier act left alone completes what that act began, whatever the act that
+    /// brings the key goes on to do.
     fn is_meant(&self, act: usize, content: &[Option<Blob>], disk: &Disk) -> bool {
         let holds = |meant: &Meant| meant.iter().all(|(path, blob)| disk.content(path) == *blob);
         if !self.acts[act].is_overlapped {
-            return holds(&self.acts[act].meant);
+            return holds(&self.acts[act].meant) || self.completes(act, content);
         }
         let mut begun = self.acts.iter().filter(|act| act.has_begun && !act.meant.is_empty());
         if self.layout == Layout::Volume {
@@ -230,6 +232,19 @@ impl Model {
             is_this(&self.initial[number])
                 || begun.clone().any(|act| act.meant.get(path).is_some_and(is_this))
         })
+    }
+
+    /// Whether this act brought the key to a certificate of an earlier act that wrote nothing else. If it does not fit,
+    /// nothing is published, so that need not be asked here.
+    fn completes(&self, act: usize, content: &[Option<Blob>]) -> bool {
+        let (Layout::Pair, [certificate, key]) = (self.layout, &self.paths[..]) else { return false };
+        let is_left_alone = |before: &Act| {
+            before.has_begun
+                && !before.is_under_way
+                && before.meant.len() == 1
+                && before.meant.get(certificate) == Some(&content[0])
+        };
+        self.acts[act].meant.get(key) == Some(&content[1]) && self.acts.iter().any(is_left_alone)
     }
 
     fn tag(&mut self, content: &[Option<Blob>], disk: &Arc<Disk>) -> Option<u64> {

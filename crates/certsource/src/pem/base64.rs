@@ -203,6 +203,7 @@ mod tests {
             ("Zm9vYm", Broken::Cut),
             ("=", Broken::Byte(0)),
             ("Z=", Broken::Byte(1)),
+            ("Zm8==", Broken::Byte(4)),
             ("Zm9v=", Broken::Byte(4)),
             ("Zg===", Broken::Byte(4)),
             ("Zg==Zg==", Broken::Byte(4)),

@@ -132,6 +132,8 @@ fn boundary_lines_that_are_not_written_right_are_flaws() {
             matches!(found[..], [(Reason::Malformed, 1, _), (Reason::Malformed, 3, _)]),
             "{begin}: {found:?}"
         );
+        let says = if begin.contains("\\n") { "write real line breaks" } else { "a BEGIN line must read" };
+        assert!(found[0].2.contains(says), "{begin}: {found:?}");
         // Told also where no END gives it away.
         let found = flaws(format!("{}{begin}\n{BODY}", certificate()));
         assert!(matches!(found[..], [(Reason::Malformed, 4, _)]), "{begin}: {found:?}");
@@ -150,6 +152,9 @@ fn boundary_lines_that_are_not_written_right_are_flaws() {
     ] {
         let found = flaws(format!("-----BEGIN CERTIFICATE-----\n{BODY}{end}\n"));
         assert!(matches!(found[..], [(Reason::Malformed, 1, _)]), "{end}: {found:?}");
+        assert!(found[0].2.contains("END line"), "{end}: {found:?}");
+        // Also where no section has begun.
+        assert_eq!(flaws(end).len(), 1, "{end}");
     }
 }
 
@@ -247,6 +252,7 @@ fn what_is_around_a_section_is_passed_over() {
         (String::new(), vec![]),
         ("\n\r\n\r".to_owned(), vec![]),
         ("Bag Attributes\n    localKeyID: 01 02\n=====\n----------\n-- end --\n---\n".to_owned(), vec![]),
+        (format!("BEGIN CERTIFICATE\nend certificate\n{one}"), vec![3]),
         (format!("\u{feff}{one}"), vec![1]),
         (format!("{one}\u{feff}{one}"), vec![1, 4]),
         (format!("{one}\n\n# a - b\n{one}"), vec![1, 7]),

@@ -121,6 +121,30 @@ fn the_facts_of_a_path_and_of_the_open_file_are_the_same() {
 }
 
 #[test]
+fn what_is_open_is_not_handed_on_to_programs_that_are_started() {
+    let dir = TestDir::new().unwrap();
+    let path = dir.write("a", "content").unwrap();
+    let open = (RealFs.open(&path).unwrap(), RealFs.open_dir(dir.path()).unwrap());
+    let base = fs::canonicalize(dir.path()).unwrap();
+    let mut found = 0;
+    for entry in fs::read_dir("/proc/self/fd").unwrap() {
+        let entry = entry.unwrap();
+        // One of another test may be closed by now.
+        if !fs::read_link(entry.path()).is_ok_and(|target| target.starts_with(&base)) {
+            continue;
+        }
+        let info = fs::read_to_string(Path::new("/proc/self/fdinfo").join(entry.file_name())).unwrap();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+        let flags = u32::from_str_radix(flags.trim(), 8).unwrap();
+        assert_ne!(flags & 0o2_000_000, 0, "O_CLOEXEC: {info}");
+        found += 1;
+    }
+    assert_eq!(found, 2);
+    drop(open);
+    assert!(RealFs.open_dir(&path).is_err(), "a file is no directory");
+}
+
+#[test]
 fn every_part_of_a_signature_counts() {
     let dir = TestDir::new().unwrap();
     let path = dir.write("a", "content").unwrap();

@@ -21,7 +21,7 @@ use certsource::watch::OsWatches;
 use certsource::{Files, Source};
 use certsource_testkit::{Ca, KubeletDir, Steps, TestDir, write};
 
-use self::detect_support::{Events, Rig, SEC};
+use self::detect_support::{Events, Rig, SEC, link};
 
 fn watching(files: Files) -> Rig {
     let mut rig = Rig::watching(files, Notify::new());
@@ -450,6 +450,40 @@ fn a_directory_that_is_replaced_while_its_watch_is_set_is_watched_again_and_othe
     };
     assert_eq!(times(&base.join("tls")), 2, "the first watch is on the directory that went away");
     assert_eq!(times(&base), 1);
+}
+
+#[test]
+fn as_many_links_are_followed_as_the_kernel_follows_and_a_circle_has_an_end() {
+    let dir = TestDir::new().unwrap();
+    let base = fs::canonicalize(dir.path()).unwrap();
+    dir.write("sub/ca.pem", "x").unwrap();
+    link("sub/ca.pem", base.join("1"));
+    for number in 2..=41 {
+        link((number - 1).to_string(), base.join(number.to_string()));
+    }
+    link("a", base.join("b"));
+    link("b", base.join("a"));
+    for (name, is_followed) in [("40", true), ("41", false), ("a", false)] {
+        let mut scripted = Scripted::new(Files::trust(base.join(name)), 1000);
+        scripted.step();
+        let sinks = scripted.watches.sinks.lock().unwrap();
+        assert_eq!(sinks.iter().any(|(directory, _)| *directory == base.join("sub")), is_followed, "{name}");
+    }
+}
+
+#[test]
+fn of_a_directory_of_anchors_every_name_wakes_but_hidden_ones() {
+    let dir = TestDir::new().unwrap();
+    let base = fs::canonicalize(dir.path()).unwrap();
+    dir.write("a.pem", "x").unwrap();
+    let mut scripted = Scripted::new(Files::trust(&base), 1000);
+    scripted.step();
+    for (name, wakes) in [("b.pem", 1), (".hidden", 0), ("..data", 1), ("..2026", 0)] {
+        scripted.woken.store(0, Ordering::Relaxed);
+        scripted.watches.send(&base, FileEventKind::Modified, Some(&base.join(name)));
+        assert_eq!(scripted.woken.load(Ordering::Relaxed), wakes, "{name}");
+        scripted.step();
+    }
 }
 
 #[test]

@@ -221,19 +221,3 @@ fn gates_that_want_to_be_asked_again_at_once_are_asked_after_a_pause() {
     let unusable = asked_in_ten_seconds(|| Verdict::Unusable(Error::new(Reason::Rejected, "no")));
     assert_eq!(unusable, 5, "a pause that doubles, and that second");
 }
-
-#[test]
-fn an_expired_candidate_is_read_seldom_also_about_the_end_of_the_served_one() {
-    let ca = Ca::new("ca");
-    let now = SystemTime::now();
-    let old = ca.leaf("old").not_before(now - 7200 * SEC).not_after(now - 3600 * SEC).issue();
-    let short = ca.leaf("short").not_before(now - 10 * SEC).not_after(now + 90 * SEC).issue();
-    let mut world = World::with(full(&[&ca], &short), slow(), |_| Verdict::Accept);
-    world.push(Arrival::Swapped, full(&[&ca], &old));
-    world.told();
-    world.count();
-    world.pass(100 * SEC);
-    assert!(world.told().contains(&"generation 2".to_owned()));
-    let [looks, reads] = world.count();
-    assert!(looks <= 4 && reads <= 4, "{looks} looks and {reads} reads");
-}

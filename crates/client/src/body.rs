@@ -14,7 +14,7 @@ pub(crate) type Ticket = crate::ticket::Ticket<Body>;
 /// A body around the user's.
 ///
 /// hyper asks `is_end_stream` when a connection takes the request, and never before (1.x, HTTP/1 and HTTP/2; a test
-/// holds that). An attempt that is given up before only drops the body.
+/// holds that). An attempt that is given up before only drops the body: then the ticket is told.
 pub(crate) struct Parcel {
     body: Option<Body>,
     /// Whether the body goes back to the ticket when nothing of it was asked for.
@@ -54,6 +54,10 @@ impl HttpBody for Parcel {
     }
 
     fn size_hint(&self) -> SizeHint {
+        // Of one that was taken back no length is known. Else HTTP/1 would send one that is empty without a look at it.
+        if self.ticket.is_withdrawn() {
+            return SizeHint::default();
+        }
         self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
     }
 }
@@ -62,6 +66,8 @@ impl Drop for Parcel {
     fn drop(&mut self) {
         if self.comes_back {
             self.ticket.give_back(self.body.take());
+        } else if !self.ticket.is_committed() {
+            self.ticket.give_back(None);
         }
     }
 }
@@ -129,6 +135,7 @@ mod tests {
             let mut parcel = Parcel::wrap(Body::from(text), &ticket);
             ticket.end();
             assert!(!parcel.is_end_stream());
+            assert_eq!(HttpBody::size_hint(&parcel).exact(), None, "it is not known to be empty");
             let mut context = Context::from_waker(std::task::Waker::noop());
             assert!(matches!(Pin::new(&mut parcel).poll_frame(&mut context), Poll::Ready(Some(Err(_)))));
             assert!(!ticket.is_committed());

@@ -140,9 +140,10 @@ impl Client {
     /// When it returns, every request uses that generation. What a connection of an older one has taken finishes;
     /// nothing more is given to it. (Not so with [`Retire::Lazy`](crate::Retire::Lazy).)
     ///
-    /// So it waits for a request that may not be repeated while it is in the queue of a full HTTP/2 connection, or while a
-    /// new connection is made for it to a server that the older generation was connected to before. reqwest's
-    /// `connect_timeout` limits the second.
+    /// So it waits, for 250 ms at the most, for a request that may not be repeated and that no connection has taken: it may
+    /// be in the queue of an HTTP/2 connection. After that the request moves to the new generation as well. Longer it
+    /// waits only for the last redirect hop that is followed, until that is connected; reqwest's `connect_timeout` limits
+    /// that.
     ///
     /// # Errors
     /// Why the source could not be followed. The last good generation stays in use.

@@ -1,4 +1,5 @@
-//! The connector layer that ends a connect when its generation is replaced, and the mark by which that is known.
+//! The connector layer that ends a connect when its generation is replaced, and the mark by which that is known. It is there
+//! only beside `confirm_identity`, which needs a layer anyway: docs/decisions/0018.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -30,7 +31,8 @@ impl StdError for Superseded {}
 /// Races each connect against the retirement of its generation.
 ///
 /// It is the outermost layer but for `connect_timeout`. Every waiter of the old pool hangs on such a connect, so it
-/// is woken too: an old connection that becomes idle later does not get the request.
+/// is woken too: an old connection that becomes idle later does not get the request. Without a layer, requests leave by
+/// themselves ([`crate::handshakes`]); here the time in which the server confirms our certificate is part of the connect.
 #[derive(Clone, Debug)]
 pub(crate) struct Bounce {
     retired: Retired,

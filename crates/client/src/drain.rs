@@ -5,8 +5,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use certsource_reload::Retired;
@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::failure::with_url;
+use crate::flow::Flow;
 
 /// A response was cut, because its certificates were replaced and the
 /// [`Builder::drain_deadline`](crate::Builder::drain_deadline) has passed since.
@@ -77,44 +78,23 @@ impl Drain {
     /// The response with a body that ends in an error at the deadline, whether it is being read or not.
     pub(crate) fn watch(self: &Arc<Self>, response: Response) -> Response {
         let (parts, body) = with_url(response).into_parts();
-        let flow = Arc::new(Mutex::new(Flow { body: Some(body), waker: None }));
+        let flow = Arc::new(Flow::new(body));
         let weak = Arc::downgrade(&flow);
         let passed = self.passed();
         let watch = tokio::spawn(async move {
             passed.await;
-            cut(&weak);
+            if let Some(flow) = weak.upgrade() {
+                flow.cut();
+            }
         });
         let body = Watched { flow, drain: Arc::clone(self), watch: watch.abort_handle(), is_over: false };
         http::Response::from_parts(parts, Body::wrap(body)).into()
     }
 }
 
-/// A body that is on its way, and who waits for its next frame. Without a body it was cut.
-struct Flow {
-    body: Option<Body>,
-    waker: Option<Waker>,
-}
-
-fn lock(flow: &Mutex<Flow>) -> MutexGuard<'_, Flow> {
-    flow.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Drops the body, which closes its connection, or resets its stream.
-fn cut(flow: &Weak<Mutex<Flow>>) {
-    let Some(flow) = flow.upgrade() else { return };
-    let (body, waker) = {
-        let mut flow = lock(&flow);
-        (flow.body.take(), flow.waker.take())
-    };
-    drop(body);
-    if let Some(waker) = waker {
-        waker.wake();
-    }
-}
-
 /// A body that can be cut from outside.
 struct Watched {
-    flow: Arc<Mutex<Flow>>,
+    flow: Arc<Flow<Body>>,
     drain: Arc<Drain>,
     watch: AbortHandle,
     is_over: bool,
@@ -131,18 +111,9 @@ impl HttpBody for Watched {
         if self.is_over {
             return Poll::Ready(None);
         }
-        let polled = {
-            let mut flow = lock(&self.flow);
-            match &mut flow.body {
-                None => Poll::Ready(Some(Err(self.drain.error().into()))),
-                Some(body) => match Pin::new(body).poll_frame(context) {
-                    Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
-                    Poll::Pending => {
-                        flow.waker = Some(context.waker().clone());
-                        Poll::Pending
-                    }
-                },
-            }
+        let polled = match self.flow.poll(context, |body, context| Pin::new(body).poll_frame(context)) {
+            None => Poll::Ready(Some(Err(self.drain.error().into()))),
+            Some(polled) => polled.map(|frame| frame.map(|frame| frame.map_err(Into::into))),
         };
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
             self.is_over = true;
@@ -152,11 +123,11 @@ impl HttpBody for Watched {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_over || lock(&self.flow).body.as_ref().is_some_and(HttpBody::is_end_stream)
+        self.is_over || self.flow.ask(HttpBody::is_end_stream).unwrap_or(false)
     }
 
     fn size_hint(&self) -> SizeHint {
-        lock(&self.flow).body.as_ref().map_or_else(SizeHint::default, HttpBody::size_hint)
+        self.flow.ask(HttpBody::size_hint).unwrap_or_default()
     }
 }
 

@@ -15,7 +15,8 @@ use crate::asked::Asked;
 use crate::confirm::{self, Confirm};
 use crate::connector::{Bounce, Nowhere};
 use crate::drain::Drain;
-use crate::lane::Lane;
+use crate::handshakes::Handshakes;
+use crate::lane::{Http, Lane};
 use crate::proxy::{Proxy, tls_proxy_in_environment};
 use crate::pulse::{Lanes, Pulse};
 use crate::redirect::{self, Redirects};
@@ -68,17 +69,21 @@ impl Factory {
     /// # Errors
     /// When rustls or reqwest do not accept what is asked of them.
     pub(crate) fn lane(&self, generation: &Arc<Generation>, lanes: &Lanes) -> Result<Lane, Error> {
-        let (builder, asked) = self.prepare(generation)?;
+        // A layer around the connector costs each request a dozen allocations: it is there only where it is needed.
+        let (is_strict, confirms) = (self.retire == Retire::Strict, self.confirms(generation));
+        let handshakes =
+            (is_strict && confirms.is_none()).then(|| Handshakes::new(generation.retired().clone()));
+        let (builder, asked) = self.prepare(generation, handshakes.as_ref())?;
         let mut builder = builder.redirect(redirect::policy()).retry(reqwest::retry::never());
         // As a first attempt needs it; a later one has what is left of it.
         if let Some(timeout) = self.timeout {
             builder = builder.timeout(timeout);
         }
-        if let Some(timeout) = self.confirms(generation) {
+        if let Some(timeout) = confirms {
             builder = builder.connector_layer(Confirm::new(timeout));
-        }
-        if self.retire == Retire::Strict {
-            builder = builder.connector_layer(Bounce::new(generation.retired().clone()));
+            if is_strict {
+                builder = builder.connector_layer(Bounce::new(generation.retired().clone()));
+            }
         }
         let client = built(builder)?;
         let pulse = Arc::new(Pulse::default());
@@ -90,6 +95,7 @@ impl Factory {
                 .drain_deadline
                 .map(|deadline| Drain::new(generation.number(), deadline, generation.retired().clone())),
             retired: generation.retired().clone(),
+            http: self.http(&asked),
             timeout: asked.timeout,
             referer: self.referer && asked.referer,
         })
@@ -97,7 +103,7 @@ impl Factory {
 
     /// A plain client with the certificates of a generation, which follows nothing.
     pub(crate) fn snapshot(&self, generation: &Arc<Generation>) -> Result<reqwest::Client, Error> {
-        let (mut builder, _) = self.prepare(generation)?;
+        let (mut builder, _) = self.prepare(generation, None)?;
         if let Some(timeout) = self.timeout {
             builder = builder.timeout(timeout);
         }
@@ -130,7 +136,11 @@ impl Factory {
         self.confirm_identity.filter(|_| generation.identity().is_some())
     }
 
-    fn prepare(&self, generation: &Arc<Generation>) -> Result<(reqwest::ClientBuilder, Asked), Error> {
+    fn prepare(
+        &self,
+        generation: &Arc<Generation>,
+        handshakes: Option<&Arc<Handshakes>>,
+    ) -> Result<(reqwest::ClientBuilder, Asked), Error> {
         let mut builder = (self.customize)(reqwest::Client::builder());
         let asked = Asked::of(&builder);
         asked.check()?;
@@ -161,22 +171,42 @@ impl Factory {
                 proxies.iter().fold(builder.no_proxy(), |builder, proxy| builder.proxy(proxy.to_reqwest()))
             }
         };
-        let config = self.config(generation, &asked)?;
+        let config = self.config(generation, &asked, handshakes)?;
         Ok((builder.tls_backend_preconfigured(config), asked))
     }
 
-    fn config(&self, generation: &Arc<Generation>, asked: &Asked) -> Result<ClientConfig, Error> {
-        // reqwest leaves ALPN to whoever brings the config.
-        let protocols: &[&[u8]] = if self.http1_only || asked.http1_only {
-            &[b"http/1.1"]
+    fn http(&self, asked: &Asked) -> Http {
+        if self.http1_only || asked.http1_only {
+            Http::One
         } else if asked.http2_only {
-            &[b"h2"]
+            Http::Two
         } else if cfg!(feature = "http2") {
-            &[b"h2", b"http/1.1"]
+            Http::Either
         } else {
-            &[b"http/1.1"]
+            Http::One
+        }
+    }
+
+    fn config(
+        &self,
+        generation: &Arc<Generation>,
+        asked: &Asked,
+        handshakes: Option<&Arc<Handshakes>>,
+    ) -> Result<ClientConfig, Error> {
+        // reqwest leaves ALPN to whoever brings the config.
+        let protocols: &[&[u8]] = match self.http(asked) {
+            Http::One => &[b"http/1.1"],
+            Http::Two => &[b"h2"],
+            Http::Either => &[b"h2", b"http/1.1"],
         };
-        let mut config = self.tls.clone().alpn(protocols.iter().copied()).config(generation.material())?;
+        let tls = self.tls.clone().alpn(protocols.iter().copied());
+        let mut config = tls.config_with(generation.material(), |verifier| match handshakes {
+            Some(handshakes) => handshakes.verifier(verifier),
+            None => verifier,
+        })?;
+        if let Some(handshakes) = handshakes {
+            handshakes.watch(&mut config);
+        }
         config.enable_sni = asked.sni;
         if self.confirms(generation).is_some() {
             confirm::observe(&mut config);

@@ -14,6 +14,8 @@ mod connector;
 mod drain;
 mod factory;
 mod failure;
+mod flow;
+mod handshakes;
 mod lane;
 mod made;
 #[cfg(feature = "middleware")]

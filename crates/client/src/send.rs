@@ -1,18 +1,20 @@
 //! Sends one request: attempt by attempt, hop by hop, each on the generation that is served then.
 
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use certsource_reload::Closed;
 use http::Version;
 use http::header::Entry;
-use reqwest::{Request, Response, Url};
+use reqwest::{Body, Request, Response, Url};
 use tower_service::Service;
 
 use crate::body::{Parcel, Ticket};
 use crate::causes::find;
 use crate::client::Inner;
+use crate::connector::Superseded;
 use crate::drain::Until;
 use crate::factory::Retire;
 use crate::failure::failed;
@@ -29,6 +31,11 @@ use crate::unsaved::Unsaved;
 /// it. reqwest does so twice; a server that rotates closes connections at each step of it, and one waiting request can
 /// meet several.
 const REFUSALS: u32 = 16;
+
+/// So long after the retirement a request is left in its place that may not be repeated, unless it goes by HTTP/1. If it is in
+/// the queue of an HTTP/2 connection, that takes it in microseconds; to take it back in that very moment could show its head
+/// to the server, and then it could not be sent again (docs/decisions/0018).
+const PATIENCE: Duration = Duration::from_millis(250);
 
 pub(crate) async fn send(client: Arc<Inner>, request: Request) -> Result<Response, reqwest::Error> {
     if request.version() == Version::HTTP_3 {
@@ -57,7 +64,7 @@ struct Course<'a> {
     from: Option<Url>,
     hops: usize,
     refusals: u32,
-    started: Instant,
+    started: Option<Instant>,
     /// The next attempt is the first, and the timeout is the lane's own: then it need not be set.
     is_timed_by_lane: bool,
     has_timeout: bool,
@@ -88,7 +95,6 @@ impl<'a> Course<'a> {
             }
         }
         let payload = Payload::new(request.body_mut().take());
-        let started = Instant::now();
         let own_timeout = request.timeout().copied();
         let timeout = own_timeout.or(client.factory.timeout);
         Self {
@@ -98,12 +104,26 @@ impl<'a> Course<'a> {
             from: None,
             hops: 0,
             refusals: 0,
-            started,
+            started: None,
             is_timed_by_lane: own_timeout.is_none(),
             has_timeout: timeout.is_some(),
-            deadline: timeout.and_then(|timeout| started.checked_add(timeout)),
+            deadline: None,
             lane: None,
         }
+        .timed(timeout)
+    }
+
+    /// With this timeout from now on. Reading the clock is not for nothing, so without one that is not done.
+    fn timed(mut self, timeout: Option<Duration>) -> Self {
+        if let Some(timeout) = timeout {
+            self.deadline = self.start().checked_add(timeout);
+        }
+        self
+    }
+
+    /// When the request was begun: the moment of the first call.
+    fn start(&mut self) -> Instant {
+        *self.started.get_or_insert_with(Instant::now)
     }
 
     async fn attempt(&mut self) -> Next {
@@ -116,16 +136,21 @@ impl<'a> Course<'a> {
         let ticket = &open.0;
         let is_last = self.client.factory.redirects.ends_after(self.hops);
         let request = self.request_for(&lane, ticket, is_last);
-        let attempt = Until::passed(Attempt::new((&lane.client).call(request), is_last), lane.drain.as_ref());
-        let can_withdraw =
-            self.is_strict() && !self.payload.is_stream() && self.request.method().is_idempotent();
-        let result = if can_withdraw {
-            match until_retired(attempt, lane.retired.replaced(), ticket).await {
-                Some(result) => result,
-                None => {
-                    self.tell_bounced(&lane);
-                    return Next::Again;
+        let attempt = Attempt::new((&lane.client).call(request), is_last);
+        let attempt = Until::passed(attempt, lane.drain.as_ref());
+        let result = if self.is_strict() {
+            let is_free = self.is_repeatable() || lane.is_http1(self.request.url().scheme());
+            let retired = async {
+                lane.retired.replaced_here().await;
+                if !is_free {
+                    tokio::time::sleep(PATIENCE).await;
                 }
+            };
+            // Of the last hop nobody tells whether a connection has it.
+            let may_go = || self.is_repeatable() || !ticket.is_blind();
+            match until_retired(attempt, retired, ticket, may_go).await {
+                Some(result) => result,
+                None => return self.taken_back(lane, &open).await,
             }
         } else {
             attempt.await
@@ -165,6 +190,42 @@ impl<'a> Course<'a> {
         }
     }
 
+    /// Goes on after an attempt was taken back, and dropped, because its generation was replaced before a connection took it.
+    async fn taken_back(&mut self, lane: Arc<Current>, open: &Open<Body>) -> Next {
+        let ticket = &open.0;
+        ticket.end();
+        self.tell_bounced(&lane);
+        if self.is_repeatable() {
+            return Next::Again;
+        }
+        // It can be in a queue still; and once in a great while a connection was looking at it at that very moment, and has
+        // sent its head. What hyper has lost goes only with the pool: so this must not hold on to it.
+        let is_harmless = lane.is_http1(self.request.url().scheme());
+        drop(lane);
+        let Some(back) = within(self.deadline, ticket.back()).await else {
+            return Next::Done(Err(
+                self.failed(io::Error::new(io::ErrorKind::TimedOut, "operation timed out"))
+            ));
+        };
+        self.payload.restore(back.body);
+        if back.is_touched && !is_harmless {
+            return Next::Done(Err(Unsaved::MayHaveBeenSeen.about(self.failed(Superseded))));
+        }
+        if !self.payload.is_whole() {
+            return Next::Done(Err(Unsaved::StreamAlreadyRead.about(self.failed(Superseded))));
+        }
+        Next::Again
+    }
+
+    fn failed(&self, why: impl std::error::Error + Send + Sync + 'static) -> reqwest::Error {
+        failed(why, self.request.url().clone())
+    }
+
+    /// Whether it may be sent twice: its method may be repeated (RFC 9110, section 9.2.2), and there is another body.
+    fn is_repeatable(&self) -> bool {
+        self.request.method().is_idempotent() && !self.payload.is_stream()
+    }
+
     /// Picks the lane of an attempt, and counts the attempt in it.
     ///
     /// # Errors
@@ -181,9 +242,9 @@ impl<'a> Course<'a> {
         if !self.is_strict() {
             self.lane = Some(Arc::clone(&lane));
         }
-        if !self.has_timeout {
+        if let (false, Some(timeout)) = (self.has_timeout, lane.timeout) {
             // One that the user's own closure set: it spans all attempts too.
-            self.deadline = lane.timeout.and_then(|timeout| self.started.checked_add(timeout));
+            self.deadline = self.start().checked_add(timeout);
             self.has_timeout = self.deadline.is_some();
         }
         Ok((lane, ticket))
@@ -323,6 +384,14 @@ impl<'a> Course<'a> {
 
     fn is_late(&self) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+}
+
+/// What comes of a future before a deadline, if there is one.
+async fn within<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), future).await.ok(),
+        None => Some(future.await),
     }
 }
 

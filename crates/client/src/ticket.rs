@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::Poll;
 
 use crate::pulse::Pulse;
-use crate::sync::{AtomicBool, AtomicU8, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU8, Mutex, Notify, Ordering};
 
 /// One attempt, counted in its lane from the moment it picked the lane until a connection takes it or it ends.
 pub(crate) struct Ticket<B> {
@@ -17,6 +17,9 @@ pub(crate) struct Ticket<B> {
     state: AtomicU8,
     counted: AtomicBool,
     returned: Mutex<Option<B>>,
+    /// Nobody has the request any more.
+    is_back: AtomicBool,
+    came_back: Notify,
 }
 
 /// No connection took the request yet.
@@ -25,6 +28,18 @@ const WAITING: u8 = 0;
 const COMMITTED: u8 = 1;
 /// None will: the attempt was taken back.
 const WITHDRAWN: u8 = 2;
+/// Nobody tells whether one did.
+const BLIND: u8 = 3;
+/// It was taken back, and a connection that was about to take it at that moment may have sent its head.
+const TOUCHED: u8 = 4;
+
+/// What comes back of an attempt that was taken back.
+pub(crate) struct Back<B> {
+    /// The body, if it is a stream.
+    pub(crate) body: Option<B>,
+    /// Whether a server may have seen the head of the request, and no body.
+    pub(crate) is_touched: bool,
+}
 
 impl<B> Ticket<B> {
     /// A ticket of this lane; `None` when the lane is closed.
@@ -35,6 +50,8 @@ impl<B> Ticket<B> {
                 state: AtomicU8::new(WAITING),
                 counted: AtomicBool::new(true),
                 returned: Mutex::new(None),
+                is_back: AtomicBool::new(false),
+                came_back: Notify::default(),
             })
         })
     }
@@ -46,38 +63,56 @@ impl<B> Ticket<B> {
         if self.is_committed() {
             return true;
         }
-        let is_first = self.advance(COMMITTED);
+        let is_first = self.advance(WAITING, COMMITTED);
         if is_first {
             self.leave();
         }
-        is_first || self.is_committed()
+        let is_committed = is_first || self.is_committed();
+        if !is_committed {
+            self.advance(WITHDRAWN, TOUCHED);
+        }
+        is_committed
     }
 
-    /// Takes the attempt back, if no connection took it. Its future must be dropped then.
+    /// Takes the attempt back, if no connection is known to have taken it. Its future must be dropped then.
     ///
     /// hyper looks whether a request was given up right before it asks the body. Of one that is given up between the two
-    /// the body fails at once: over HTTP/1 nothing is sent then, but an HTTP/2 server sees the head, and a reset. So this is
-    /// only for methods that may be repeated.
+    /// the body fails at once: over HTTP/1 nothing is sent then, but an HTTP/2 server sees the head, and a reset.
+    /// [`Ticket::back`] tells whether that was so.
     pub(crate) fn withdraw(&self) -> bool {
-        self.advance(WITHDRAWN)
+        self.advance(WAITING, WITHDRAWN) || self.advance(BLIND, WITHDRAWN)
     }
 
     /// Cannot tell when a connection takes it: it stays counted until it ends, and counts as taken after an error.
     pub(crate) fn go_blind(&self) {
-        self.state.store(COMMITTED, Ordering::Release);
+        self.state.store(BLIND, Ordering::Release);
     }
 
+    /// Whether a connection took it, or may have.
     pub(crate) fn is_committed(&self) -> bool {
-        self.state.load(Ordering::Acquire) == COMMITTED
+        matches!(self.state(), COMMITTED | BLIND)
     }
 
-    fn advance(&self, to: u8) -> bool {
-        self.state.compare_exchange(WAITING, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    /// Whether a connection may have taken it without a word.
+    pub(crate) fn is_blind(&self) -> bool {
+        self.state() == BLIND
+    }
+
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        matches!(self.state(), WITHDRAWN | TOUCHED)
+    }
+
+    fn state(&self) -> u8 {
+        self.state.load(Ordering::Acquire)
+    }
+
+    fn advance(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// The attempt is over: a connection that did not take it yet must not.
     pub(crate) fn end(&self) {
-        self.advance(WITHDRAWN);
+        self.advance(WAITING, WITHDRAWN);
         self.leave();
     }
 
@@ -86,9 +121,31 @@ impl<B> Ticket<B> {
         self.returned.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// The streaming body comes back: nothing of it was asked for.
+    /// Waits until nobody has an attempt any more that was taken back, and whose future was dropped. Mostly that is so at
+    /// once. A connection that has it in its queue drops it when it comes to it; what hyper never looks at again
+    /// (docs/decisions/0018) goes when the pool of its generation does.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub(crate) async fn back(&self) -> Back<B> {
+        loop {
+            let mut came_back = pin!(self.came_back.notified());
+            // Registered before the flag is looked at, so that it does not come in between.
+            came_back.as_mut().enable();
+            if self.is_back.load(Ordering::Acquire) {
+                return Back { body: self.returned_body(), is_touched: self.state() == TOUCHED };
+            }
+            came_back.await;
+        }
+    }
+
+    /// Nobody has the request any more. A streaming body comes back, if nothing of it was asked for.
     pub(crate) fn give_back(&self, body: Option<B>) {
-        *self.returned.lock().unwrap_or_else(PoisonError::into_inner) = body;
+        if body.is_some() {
+            *self.returned.lock().unwrap_or_else(PoisonError::into_inner) = body;
+        }
+        self.is_back.store(true, Ordering::Release);
+        self.came_back.notify_waiters();
     }
 
     fn leave(&self) {
@@ -107,28 +164,30 @@ impl<B> Drop for Open<B> {
     }
 }
 
-/// Makes an attempt, or gives it up when its generation is replaced before a connection took it (`None`). The layer
-/// around the connector does so while a connection is being made; this is for a request that waits in the queue of one
-/// that is full, which HTTP/2 servers make of more requests than they allow.
+/// Makes an attempt, or gives it up (`None`) when its generation is replaced before a connection took it, and while `may_go`
+/// says that it may be sent again. That is asked at the moment of retirement, and whenever the attempt goes on after it.
 pub(crate) async fn until_retired<F: Future + Unpin, B>(
     mut attempt: F,
     retired: impl Future<Output = ()>,
     ticket: &Ticket<B>,
+    may_go: impl Fn() -> bool,
 ) -> Option<F::Output> {
     let mut retired = pin!(retired);
-    let mut is_settled = false;
+    let (mut is_taken, mut is_retired) = (false, false);
+    let goes = || may_go() && ticket.withdraw();
     poll_fn(move |context| {
-        if let Poll::Ready(output) = Pin::new(&mut attempt).poll(context) {
-            return Poll::Ready(Some(output));
-        }
-        is_settled = is_settled || ticket.is_committed();
-        if !is_settled && retired.as_mut().poll(context).is_ready() {
-            is_settled = true;
-            if ticket.withdraw() {
+        is_taken = is_taken || ticket.state() == COMMITTED;
+        if !is_taken {
+            is_retired = is_retired || retired.as_mut().poll(context).is_ready();
+            // First, so that a connection that is ready at the same moment is not used.
+            if is_retired && goes() {
                 return Poll::Ready(None);
             }
         }
-        Poll::Pending
+        if let Poll::Ready(output) = Pin::new(&mut attempt).poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        if !is_taken && is_retired && goes() { Poll::Ready(None) } else { Poll::Pending }
     })
     .await
 }

@@ -160,9 +160,9 @@ async fn the_end_of_the_client_cuts_nothing() {
     assert_eq!(soon(response.text()).await.unwrap(), "begun, done");
 }
 
-/// `reload` waits for what a full connection will still take; the deadline bounds that.
+/// What waits in the queue of a full connection goes on as the new generation, when the deadline has cut what fills it.
 #[tokio::test]
-async fn it_bounds_reload() {
+async fn what_waits_behind_what_is_cut_moves_on() {
     let setting = Setting::new(Http::Two).await;
     let client = setting.client().await;
     let slow: Vec<_> =
@@ -170,12 +170,19 @@ async fn it_bounds_reload() {
     until("the connection is full", || setting.server.seen().len() == 200).await;
     let posts: Vec<_> = (0..5).map(|_| tokio::spawn(client.post(setting.server.url("/")).send())).collect();
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let begun = Instant::now();
     setting.rotate(&client).await;
-    assert!(begun.elapsed() >= LIMIT, "it did wait: {:?}", begun.elapsed());
-    for request in slow.into_iter().chain(posts) {
+    for request in slow {
         assert!(why(&soon(request).await.unwrap().unwrap_err()).is_some());
     }
+    let mut moved = 0;
+    for request in posts {
+        match soon(request).await.unwrap() {
+            Ok(_) => moved += 1,
+            // The first that waits was taken already: its connection has only to find a stream for it.
+            Err(error) => assert!(why(&error).is_some()),
+        }
+    }
+    assert!(moved >= 4, "{moved} of 5 moved");
 }
 
 /// A lazy client stays on its generation with its hops, until the deadline.

@@ -6,8 +6,8 @@ mod common;
 
 use std::time::Duration;
 
-use certsource_client::reqwest::{Body, StatusCode};
-use certsource_client::{Builder, Client, Retire, ServedBy};
+use certsource_client::reqwest::{Body, Method, StatusCode};
+use certsource_client::{Builder, Client, Redirects, Retire, ServedBy};
 use certsource_testkit::{Ca, Issued, KubeletDir};
 use http_body_util::BodyExt;
 use hyper::Response;
@@ -109,6 +109,72 @@ async fn many_that_wait_for_the_first_connection_move_on() {
     }
 }
 
+/// Also on what may be the last hop, whose body tells nobody when a connection takes it. One that may not be repeated holds
+/// `reload` up there, until its own handshake is refused, for its generation is over.
+#[tokio::test]
+async fn a_last_hop_that_waits_for_its_connection_moves_on() {
+    for http in HTTP {
+        let setting = Setting::new();
+        let server_leaf = setting.ca.issue("localhost");
+        let server = Server::start(Tls::of(&server_leaf).clients(&[&setting.ca]).http(http)).await;
+        let client = builder(setting.dir.path()).redirect(Redirects::limited(0)).build().await.unwrap();
+        for method in [Method::PUT, Method::POST] {
+            let is_repeatable = method == Method::PUT;
+            server.hold_handshakes();
+            let before = server.connections();
+            let request = client.request(method, server.url("/")).body("a body");
+            let waiter = tokio::spawn(request.send());
+            until("it connects", || server.connections() > before).await;
+            let next = setting.ca.issue("client");
+            setting.dir.swap(&next).unwrap();
+            let number = client.generation().number();
+            let reload = tokio::spawn({
+                let client = client.clone();
+                async move { client.reload().await }
+            });
+            until("it is published", || client.generation().number() > number).await;
+            if !is_repeatable {
+                tokio::time::sleep(Duration::from_millis(400)).await;
+                assert!(!reload.is_finished(), "it may have a connection");
+                server.release();
+            }
+            soon(reload).await.unwrap().unwrap();
+            server.release();
+            assert_eq!(soon(waiter).await.unwrap().unwrap().text().await.unwrap(), "a body");
+            let seen = server.forget();
+            assert_eq!(seen.len(), 1, "it was seen once, {http:?}");
+            assert_eq!(seen[0].client, Some(next.leaf_der()));
+            // The next one connects anew.
+            setting.rotate(&client).await;
+        }
+    }
+}
+
+/// One that may not be repeated moves on too, while another connection of its generation works, and is seen once.
+#[tokio::test]
+async fn a_post_that_waits_for_its_handshake_moves_on() {
+    for is_http1 in [false, true] {
+        let setting = Setting::new();
+        let server_leaf = setting.ca.issue("localhost");
+        let tls = || Tls::of(&server_leaf);
+        let (server, other) =
+            (Server::start(tls().clients(&[&setting.ca])).await, Server::start(tls()).await);
+        let builder = builder(setting.dir.path());
+        let builder = if is_http1 { builder.http1_only() } else { builder };
+        let client = builder.build().await.unwrap();
+        server.hold_handshakes();
+        let waiter = tokio::spawn(client.post(server.url("/")).body("a body").send());
+        server.held(1).await;
+        client.get(other.url("/")).send().await.unwrap();
+        let second = setting.rotate(&client).await;
+        server.release();
+        let response = soon(waiter).await.unwrap().unwrap();
+        assert_eq!((served_by(&response), &response.text().await.unwrap()[..]), (2, "a body"));
+        assert_eq!(server.seen().len(), 1, "it was seen once");
+        assert_eq!(server.last().client, Some(second.leaf_der()));
+    }
+}
+
 /// An HTTP/2 connection that is full keeps requests in a queue: they move on too, and do not hold `reload` up.
 #[tokio::test]
 async fn what_waits_for_a_full_connection_moves_on() {
@@ -149,10 +215,10 @@ async fn what_waits_for_a_full_connection_moves_on() {
     assert_eq!(server.seen().len(), 250, "each was seen once");
 }
 
-/// What can neither be taken back nor was taken by a connection yet holds `reload` up: when it returns, nothing more is
-/// given to a connection of an older generation.
+/// What may not be repeated is left in the queue of an old connection for a moment, and then taken back: `reload` waits no
+/// longer, nothing more is given to that connection, and each request is seen once.
 #[tokio::test]
-async fn reload_waits_for_what_an_old_connection_will_still_take() {
+async fn what_may_not_be_repeated_leaves_the_queue_of_an_old_connection() {
     let setting = Setting::new();
     let gate = Gate::new();
     let server_leaf = setting.ca.issue("localhost");
@@ -174,22 +240,18 @@ async fn reload_waits_for_what_an_old_connection_will_still_take() {
     until("the connection is full", || server.seen().len() == 200).await;
     let posts: Vec<_> = (0..5).map(|_| tokio::spawn(client.post(server.url("/")).send())).collect();
     tokio::time::sleep(Duration::from_millis(100)).await;
-    setting.dir.swap(setting.ca.issue("client")).unwrap();
-    let reload = tokio::spawn({
-        let client = client.clone();
-        async move { client.reload().await }
-    });
-    until("the new generation is served", || client.generation().number() == 2).await;
+    // The old connection is full all the while.
+    let next = setting.rotate(&client).await;
     client.post(server.url("/new")).send().await.unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(!reload.is_finished(), "posts wait for the old connection");
     gate.open();
-    soon(reload).await.unwrap().unwrap();
     for request in slow.into_iter().chain(posts) {
         soon(request).await.unwrap().unwrap();
     }
-    let old = server.seen().into_iter().filter(|seen| seen.client == Some(setting.first.leaf_der()));
-    assert_eq!(old.count(), 205, "each was seen once");
+    let seen = server.seen();
+    assert_eq!(seen.len(), 206, "each was seen once");
+    let new = seen.into_iter().filter(|seen| seen.client == Some(next.leaf_der())).count();
+    // The first that waits was taken already: its connection has only to find a stream for it.
+    assert!((5..=6).contains(&new), "{new} of 6 moved");
 }
 
 #[tokio::test]

@@ -2,6 +2,9 @@
 
 // Their `pub(crate)` is that of their own crates, and not all of it is called here.
 #[allow(dead_code, unreachable_pub, reason = "the real file, included as it is")]
+#[path = "../../client/src/flow.rs"]
+mod flow;
+#[allow(dead_code, unreachable_pub, reason = "the real file, included as it is")]
 #[path = "../../reload/src/generation.rs"]
 mod generation;
 #[allow(dead_code, unreachable_pub, reason = "the real file, included as it is")]

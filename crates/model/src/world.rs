@@ -1,5 +1,5 @@
-//! Requests, a server and a publisher around the real files. The steps are those of `send.rs`, `connector.rs` and
-//! `client.rs` of certsource-client, and of `publish` in certsource-reload.
+//! Requests, a server and a publisher around the real files. The steps are those of `send.rs`, `connector.rs`, `drain.rs`
+//! and `client.rs` of certsource-client, and of `publish` in certsource-reload.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -7,10 +7,11 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll};
 
-use shuttle::future::block_on;
+use shuttle::future::{block_on, spawn, yield_now};
 use shuttle::sync::mpsc::{Sender, channel};
 use shuttle::thread;
 
+use crate::flow::Flow;
 use crate::generation::Retired;
 use crate::pulse::{Lanes, Pulse};
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Notify, Ordering, REGISTERS_LATE};
@@ -24,14 +25,22 @@ type Ticket = Real<Body>;
 /// How a request waits for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// For one that is being made: the connect is raced against retirement. Its body is a stream.
+    /// For one that is being made, by a connector with a layer around it: the connect is raced against retirement. Its body
+    /// is a stream.
     Connecting,
+    /// For one that is being made, without a layer, and then in its queue: the request is taken back at retirement, and goes
+    /// on when nobody has it any more and nobody has seen it. It must not be seen twice. Its body is a stream.
+    Making,
     /// In the queue of one that is full: a request that may be repeated is taken back at retirement.
     Queued,
     /// In such a queue, and not to be repeated: it holds `reload` up.
     Held,
     /// As `Queued`, and its future is dropped at some moment.
     Dropped,
+    /// In the queue of one that never looks at it, with a drain deadline: the attempt ends with it.
+    Unanswered,
+    /// As `Held`, with a drain deadline: its response ends only on a generation that stays, so on an older one it is cut.
+    Answering,
     /// In the queue of one that closes without a look at it if it is old. Its body is a stream, which must come back.
     Streamed,
 }
@@ -49,6 +58,14 @@ pub enum Fault {
     DrainsFirst,
     /// A connection that closes ends the attempt before it gives the body back.
     GivesBackLate,
+    /// A request that was taken back is sent again although a connection has seen it.
+    IgnoresTouch,
+    /// The drain deadline is not counted from the retirement.
+    CutsEarly,
+    /// An attempt is not ended by the drain deadline.
+    Undrained,
+    /// Whoever cuts a response polls it first: then its reader is not woken.
+    StealsTheWaker,
 }
 
 /// One case.
@@ -85,6 +102,21 @@ struct World {
     old_connections_work: bool,
     lazy: bool,
     fault: Fault,
+    /// The responses that can be cut.
+    flows: Mutex<Vec<Weak<Flow<Answer>>>>,
+}
+
+/// The body of a response.
+struct Answer {
+    /// Whether it ends by itself.
+    ends: bool,
+}
+
+/// What a reader gets of a response in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Whole,
+    Cut,
 }
 
 /// A request in the queue of a connection. The steps at its end are those of `Parcel` in `body.rs`.
@@ -96,6 +128,8 @@ struct Job {
     /// Whether a connection that closes drops it.
     is_stream: bool,
     gives_back_late: bool,
+    /// So many connections have seen something of the request.
+    seen: Arc<AtomicUsize>,
     /// Open when the attempt has an end: a connection took the request, or dropped it.
     ended: Arc<Gate>,
 }
@@ -174,16 +208,53 @@ impl World {
         self.settled.store(number, Ordering::SeqCst);
     }
 
+    /// Resolves when the drain deadline of a lane has passed: at any time after its retirement.
+    async fn deadline(&self, lane: &Lane) {
+        if self.fault != Fault::CutsEarly {
+            lane.retired.replaced().await;
+        }
+        yield_now().await;
+    }
+
+    /// Reads a response to its end, or until it is cut: as `Drain::watch` and `Watched` do.
+    async fn read(self: &Arc<Self>, lane: &Arc<Lane>) -> End {
+        let flow = Arc::new(Flow::new(Answer { ends: lane.number == self.newest }));
+        let weak = Arc::downgrade(&flow);
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner).push(weak.clone());
+        let watch = spawn({
+            let (world, lane) = (Arc::clone(self), Arc::clone(lane));
+            async move {
+                world.deadline(&lane).await;
+                if world.fault == Fault::StealsTheWaker {
+                    steal(&weak);
+                }
+                if let Some(flow) = weak.upgrade() {
+                    flow.cut();
+                }
+            }
+        });
+        let end = poll_fn(|context| {
+            match flow.poll(context, |answer, _| if answer.ends { Poll::Ready(()) } else { Poll::Pending }) {
+                None => Poll::Ready(End::Cut),
+                Some(polled) => polled.map(|()| End::Whole),
+            }
+        })
+        .await;
+        watch.abort();
+        end
+    }
+
     fn works(&self, lane: usize) -> bool {
         self.old_connections_work || lane == self.newest
     }
 
     /// One request, until a connection takes it. Returns the number of its generation; `None` when it failed, because its
     /// connection closed while its generation was current.
-    async fn send(&self, kind: Kind, queue: &Sender<Job>) -> Option<usize> {
+    async fn send(self: &Arc<Self>, kind: Kind, queue: &Sender<Job>) -> Option<usize> {
         let begun = self.settled.load(Ordering::SeqCst);
-        let is_stream = matches!(kind, Kind::Connecting | Kind::Streamed);
+        let is_stream = matches!(kind, Kind::Connecting | Kind::Making | Kind::Streamed);
         let mut body = is_stream.then_some(Body);
+        let seen = Arc::new(AtomicUsize::new(0));
         let mut kept: Option<Arc<Lane>> = None;
         let mut hops = usize::from(self.lazy);
         loop {
@@ -204,6 +275,7 @@ impl World {
                 body: body.take(),
                 is_stream,
                 gives_back_late: self.fault == Fault::GivesBackLate,
+                seen: Arc::clone(&seen),
                 ended: Arc::clone(&ended),
             };
             match kind {
@@ -215,14 +287,45 @@ impl World {
                         drop(job);
                     }
                 }
-                Kind::Held | Kind::Streamed => {
+                Kind::Making => {
+                    let attempt = Box::pin(async {
+                        lane.connected.passed().await;
+                        queue.send(job).expect("the server outlives the requests");
+                        ended.passed().await;
+                    });
+                    let gone = until_retired(attempt, lane.retired.replaced(), &open.0, || true);
+                    if gone.await.is_none() {
+                        open.0.end();
+                        let back = open.0.back().await;
+                        if back.is_touched && self.fault != Fault::IgnoresTouch {
+                            return None;
+                        }
+                        body = back.body;
+                        continue;
+                    }
+                    assert!(seen.load(Ordering::SeqCst) < 2, "a request was seen twice");
+                }
+                Kind::Held | Kind::Streamed | Kind::Answering => {
                     queue.send(job).expect("the server outlives the requests");
                     ended.passed().await;
+                }
+                Kind::Unanswered => {
+                    queue.send(job).expect("the server outlives the requests");
+                    let deadline = async {
+                        if self.fault == Fault::Undrained {
+                            std::future::pending::<()>().await;
+                        }
+                        self.deadline(&lane).await;
+                    };
+                    if unless(ended.passed(), deadline).await {
+                        // It may have been seen, so it is not sent again.
+                        return None;
+                    }
                 }
                 Kind::Queued | Kind::Dropped => {
                     queue.send(job).expect("the server outlives the requests");
                     let attempt = pin!(ended.passed());
-                    until_retired(attempt, lane.retired.replaced(), &open.0).await;
+                    until_retired(attempt, lane.retired.replaced(), &open.0, || true).await;
                 }
             }
             open.0.end();
@@ -233,6 +336,9 @@ impl World {
                     return None;
                 }
             } else if hops == 0 {
+                if kind == Kind::Answering && self.read(&lane).await == End::Cut {
+                    assert!(lane.retired.is_retired(), "a response of a generation that is served was cut");
+                }
                 return Some(lane.number);
             } else {
                 // The hop of a redirect: a stream would not be sent again.
@@ -245,6 +351,8 @@ impl World {
     /// What a connection does with a request in its queue.
     fn take(&self, mut job: Job) {
         let settled = self.settled.load(Ordering::SeqCst);
+        job.seen.fetch_add(1, Ordering::SeqCst);
+        // If it is not committed, its head is out over HTTP/2.
         if job.ticket.commit() {
             assert!(
                 settled <= job.lane || self.lazy,
@@ -253,6 +361,14 @@ impl World {
             );
             job.body = None;
         }
+    }
+}
+
+/// Polls a response that another one reads.
+fn steal(flow: &Weak<Flow<Answer>>) {
+    if let Some(flow) = flow.upgrade() {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        flow.poll(&mut context, |_, _| Poll::<()>::Pending);
     }
 }
 
@@ -306,6 +422,7 @@ pub fn run(plan: &Plan) {
         old_connections_work: plan.old_connections_work,
         lazy: plan.lazy,
         fault: plan.fault,
+        flows: Mutex::default(),
         slot: Mutex::new(Arc::clone(&first)),
     });
     world.lanes.add(1, &first.pulse);
@@ -374,6 +491,8 @@ pub fn run(plan: &Plan) {
     connecting.join().expect("the connect");
     server.join().expect("the server");
     assert_eq!(world.settled.load(Ordering::SeqCst), rotations + 1, "`reload` returned");
+    let flows = std::mem::take(&mut *world.flows.lock().unwrap_or_else(PoisonError::into_inner));
+    assert!(flows.iter().all(|flow| flow.strong_count() == 0), "a response is left");
     drop(world);
     assert_eq!(old.strong_count(), usize::from(rotations == 0), "the old generation is gone");
 }

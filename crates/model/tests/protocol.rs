@@ -32,6 +32,8 @@ fn plan(requests: &[Kind], rotations: usize, old_connections_work: bool) -> Plan
 fn no_wake_up_is_lost() {
     check(&plan(&[Kind::Connecting, Kind::Queued], 1, false));
     check(&plan(&[Kind::Connecting, Kind::Connecting], 2, false));
+    check(&plan(&[Kind::Making, Kind::Queued], 1, false));
+    check(&plan(&[Kind::Making, Kind::Making], 2, false));
     check(&plan(&[Kind::Queued, Kind::Queued, Kind::Dropped], 2, false));
 }
 
@@ -41,6 +43,8 @@ fn nothing_is_given_to_an_old_connection_after_reload() {
     check(&plan(&[Kind::Connecting, Kind::Held], 1, true));
     check(&plan(&[Kind::Queued, Kind::Connecting], 2, true));
     check(&plan(&[Kind::Held, Kind::Queued, Kind::Dropped], 2, true));
+    check(&plan(&[Kind::Making, Kind::Held], 1, true));
+    check(&plan(&[Kind::Making, Kind::Making, Kind::Queued], 2, true));
 }
 
 /// A `send` that is dropped holds nothing up and leaves nothing.
@@ -66,6 +70,21 @@ fn lazy_requests_stay_on_their_generation() {
     let mut plan = plan(&[Kind::Held, Kind::Held], 2, true);
     plan.lazy = true;
     check(&plan);
+}
+
+/// With a drain deadline a response on a generation that was replaced is cut, and its reader is told; one on a generation
+/// that stays is not.
+#[test]
+fn what_still_runs_at_the_drain_deadline_is_cut_and_nothing_else() {
+    check(&plan(&[Kind::Answering, Kind::Answering], 1, true));
+    check(&plan(&[Kind::Answering, Kind::Held], 2, true));
+}
+
+/// Nor is a request that its connection never looks at waited for longer, by its sender or by `reload`.
+#[test]
+fn an_attempt_ends_at_the_drain_deadline() {
+    check(&plan(&[Kind::Unanswered, Kind::Unanswered], 1, false));
+    check(&plan(&[Kind::Unanswered, Kind::Answering], 2, true));
 }
 
 /// The runs can fail: each of these mistakes is found.
@@ -100,4 +119,36 @@ fn a_body_that_comes_back_late_is_found() {
     plan.fault = Fault::GivesBackLate;
     let why = finds(plan).expect("it is found");
     assert!(why.contains("a body that nobody asked for is lost"), "{why}");
+}
+
+#[test]
+fn a_response_that_is_cut_too_early_is_found() {
+    let mut plan = plan(&[Kind::Answering, Kind::Answering], 1, true);
+    plan.fault = Fault::CutsEarly;
+    let why = finds(plan).expect("it is found");
+    assert!(why.contains("a response of a generation that is served was cut"), "{why}");
+}
+
+#[test]
+fn a_reader_that_a_cut_does_not_wake_is_found() {
+    let mut plan = plan(&[Kind::Answering, Kind::Answering], 1, true);
+    plan.fault = Fault::StealsTheWaker;
+    let why = finds(plan).expect("it is found");
+    assert!(why.contains("deadlock"), "{why}");
+}
+
+#[test]
+fn an_attempt_that_no_deadline_ends_is_found() {
+    let mut plan = plan(&[Kind::Unanswered, Kind::Unanswered], 1, false);
+    plan.fault = Fault::Undrained;
+    let why = finds(plan).expect("it is found");
+    assert!(why.contains("deadlock"), "{why}");
+}
+
+#[test]
+fn a_request_that_is_sent_again_although_it_was_seen_is_found() {
+    let mut plan = plan(&[Kind::Making, Kind::Making], 1, true);
+    plan.fault = Fault::IgnoresTouch;
+    let why = finds(plan).expect("it is found");
+    assert!(why.contains("a request was seen twice"), "{why}");
 }

@@ -119,15 +119,17 @@ impl Retired {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub fn wait(&self) -> impl Future<Output = ()> + Send + 'static {
-        let inner = Arc::clone(&self.0);
-        async move {
-            // Registered before the flag is looked at, so that a signal in between is not lost.
-            let notified = inner.notify.notified();
-            let mut notified = std::pin::pin!(notified);
-            notified.as_mut().enable();
-            if !inner.flag.load(Ordering::Acquire) && !inner.ended.load(Ordering::Acquire) {
-                notified.await;
-            }
+        let this = self.clone();
+        async move { this.wait_here().await }
+    }
+
+    async fn wait_here(&self) {
+        // Registered before the flag is looked at, so that a signal in between is not lost.
+        let notified = self.0.notify.notified();
+        let mut notified = std::pin::pin!(notified);
+        notified.as_mut().enable();
+        if !self.0.flag.load(Ordering::Acquire) && !self.0.ended.load(Ordering::Acquire) {
+            notified.await;
         }
     }
 
@@ -137,11 +139,15 @@ impl Retired {
     /// Dropping the future loses nothing.
     pub fn replaced(&self) -> impl Future<Output = ()> + Send + 'static {
         let this = self.clone();
-        async move {
-            this.wait().await;
-            if !this.is_retired() {
-                std::future::pending().await
-            }
+        async move { this.replaced_here().await }
+    }
+
+    /// As [`Retired::replaced`], for `certsource-client`, which holds the signal anyway while it waits.
+    #[doc(hidden)]
+    pub async fn replaced_here(&self) {
+        self.wait_here().await;
+        if !self.is_retired() {
+            std::future::pending().await
         }
     }
 

@@ -131,7 +131,18 @@ impl ClientTls {
     /// # Errors
     /// When the material holds no trust, or when rustls does not accept it.
     pub fn config(&self, material: &Material) -> Result<ClientConfig, Error> {
-        let verifier = self.verifier(material)?;
+        self.config_with(material, |verifier| verifier)
+    }
+
+    /// As [`ClientTls::config`], with something of `certsource-client`'s around the verifier: rustls shows a config's own
+    /// to nobody.
+    #[doc(hidden)]
+    pub fn config_with(
+        &self,
+        material: &Material,
+        around: impl FnOnce(Arc<dyn ServerCertVerifier>) -> Arc<dyn ServerCertVerifier>,
+    ) -> Result<ClientConfig, Error> {
+        let verifier = around(self.verifier(material)?);
         let builder = ClientConfig::builder_with_details(self.provider.clone(), Arc::clone(&self.time))
             .with_protocol_versions(&self.versions)
             .map_err(|error| refused("the crypto provider does not have these versions of TLS", error))?

@@ -32,7 +32,7 @@ pub enum Retire {
     #[default]
     Strict,
     /// A request stays on the generation that it began with, with its redirect hops. Requests that begin later use
-    /// the new one.
+    /// the new one, and so does an attempt that no connection takes for 250 ms while its generation is replaced.
     Lazy,
 }
 

@@ -32,7 +32,8 @@ use crate::unsaved::Unsaved;
 /// meet several.
 const REFUSALS: u32 = 16;
 
-/// So long after the retirement a request is left in its place that may not be repeated, unless it goes by HTTP/1. If it is in
+/// So long after the retirement a request is left in its place that may not be repeated, unless it goes by HTTP/1, and each one
+/// of a lazy client. If it is in
 /// the queue of an HTTP/2 connection, that takes it in microseconds; to take it back in that very moment could show its head
 /// to the server, and then it could not be sent again (docs/decisions/0018).
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -138,22 +139,20 @@ impl<'a> Course<'a> {
         let request = self.request_for(&lane, ticket, is_last);
         let attempt = Attempt::new((&lane.client).call(request), is_last);
         let attempt = Until::passed(attempt, lane.drain.as_ref());
-        let result = if self.is_strict() {
-            let is_free = self.is_repeatable() || lane.is_http1(self.request.url().scheme());
-            let retired = async {
-                lane.retired.replaced_here().await;
-                if !is_free {
-                    tokio::time::sleep(PATIENCE).await;
-                }
-            };
-            // Of the last hop nobody tells whether a connection has it.
-            let may_go = || self.is_repeatable() || !ticket.is_blind();
-            match until_retired(attempt, retired, ticket, may_go).await {
-                Some(result) => result,
-                None => return self.taken_back(lane, &open).await,
+        // A lazy client's stay where they are, if they can: hyper may have lost one, so it does not stay for ever.
+        let is_free =
+            self.is_strict() && (self.is_repeatable() || lane.is_http1(self.request.url().scheme()));
+        let retired = async {
+            lane.retired.replaced_here().await;
+            if !is_free {
+                tokio::time::sleep(PATIENCE).await;
             }
-        } else {
-            attempt.await
+        };
+        // Of the last hop nobody tells whether a connection has it.
+        let may_go = || self.is_repeatable() || !ticket.is_blind();
+        let result = match until_retired(attempt, retired, ticket, may_go).await {
+            Some(result) => result,
+            None => return self.taken_back(lane, &open).await,
         };
         ticket.end();
         let Some(result) = result else {
@@ -194,6 +193,7 @@ impl<'a> Course<'a> {
     async fn taken_back(&mut self, lane: Arc<Current>, open: &Open<Body>) -> Next {
         let ticket = &open.0;
         ticket.end();
+        self.lane = None;
         self.tell_bounced(&lane);
         if self.is_repeatable() {
             return Next::Again;

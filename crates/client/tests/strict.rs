@@ -175,6 +175,26 @@ async fn a_post_that_waits_for_its_handshake_moves_on() {
     }
 }
 
+/// A lazy client's too, when no connection takes it for a while: its own may never come.
+#[tokio::test]
+async fn a_lazy_request_that_no_connection_takes_moves_on() {
+    for method in [Method::GET, Method::POST] {
+        let setting = Setting::new();
+        let server_leaf = setting.ca.issue("localhost");
+        let server = Server::start(Tls::of(&server_leaf).clients(&[&setting.ca])).await;
+        let client = builder(setting.dir.path()).retire(Retire::Lazy).build().await.unwrap();
+        server.hold_handshakes();
+        let waiter = tokio::spawn(client.request(method, server.url("/")).send());
+        server.held(1).await;
+        let second = setting.rotate(&client).await;
+        server.held(2).await;
+        server.release();
+        assert_eq!(served_by(&soon(waiter).await.unwrap().unwrap()), 2);
+        assert_eq!(server.seen().len(), 1, "it was seen once");
+        assert_eq!(server.last().client, Some(second.leaf_der()));
+    }
+}
+
 /// An HTTP/2 connection that is full keeps requests in a queue: they move on too, and do not hold `reload` up.
 #[tokio::test]
 async fn what_waits_for_a_full_connection_moves_on() {

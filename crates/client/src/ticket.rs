@@ -122,8 +122,8 @@ impl<B> Ticket<B> {
     }
 
     /// Waits until nobody has an attempt any more that was taken back, and whose future was dropped. Mostly that is so at
-    /// once. A connection that has it in its queue drops it when it comes to it; what hyper never looks at again
-    /// (docs/decisions/0018) goes when the pool of its generation does.
+    /// once. A connection that has it in its queue drops it when it comes to it, which is after the end of another stream if
+    /// it is full; what hyper never looks at again (docs/decisions/0018) goes when the pool of its generation does.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.

@@ -38,6 +38,9 @@ pub enum Unsaved {
     StreamAlreadyRead,
     /// A connection took the request, and its method may not be repeated (RFC 9110, section 9.2.2): the server may have
     /// done what it asks. With [`Builder::confirm_identity`](crate::Builder::confirm_identity) that is rare.
+    ///
+    /// Once in a great while also without a failed handshake or a look: when its generation was replaced while an HTTP/2
+    /// connection was about to take it. Then a server saw its head at the most, and a reset.
     MayHaveBeenSeen,
 }
 

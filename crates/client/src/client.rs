@@ -143,8 +143,8 @@ impl Client {
     /// So it waits, for 250 ms at the most, for a request that may not be repeated and that no connection has taken: it may
     /// be in the queue of an HTTP/2 connection. After that no connection takes it any more, and it moves to the new
     /// generation when the old connection lets go of it: one that is full does so when one of its streams ends. Longer
-    /// `reload` waits only for the last redirect hop that is followed, if that has a body and its method may not be
-    /// repeated: until the head of its response is there, or it has failed. A timeout of the request or
+    /// `reload` waits only for the last redirect hop that is followed, if that has a body:
+    /// until the head of its response is there, or it has failed. A timeout of the request or
     /// [`Builder::drain_deadline`](crate::Builder::drain_deadline) limits that.
     ///
     /// # Errors

@@ -61,6 +61,11 @@ impl Drain {
         DrainDeadlinePassed { generation: self.generation, deadline: self.deadline }
     }
 
+    /// So long after the retirement, and no longer than `most`, a request that no connection has taken may wait where it is.
+    pub(crate) fn patience(&self, most: Duration) -> Duration {
+        most.min(self.deadline / 2)
+    }
+
     /// Resolves when the deadline has passed: never, when the generation stays.
     pub(crate) fn passed(self: &Arc<Self>) -> impl Future<Output = ()> + Send + 'static {
         let this = Arc::clone(self);

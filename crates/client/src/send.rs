@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use certsource_reload::Closed;
 use http::Version;
-use http::header::Entry;
+use http::header::{CONTENT_LENGTH, Entry};
 use reqwest::{Body, Request, Response, Url};
 use tower_service::Service;
 
@@ -140,17 +140,16 @@ impl<'a> Course<'a> {
         let attempt = Attempt::new((&lane.client).call(request), is_last);
         let attempt = Until::passed(attempt, lane.drain.as_ref());
         // A lazy client's stay where they are, if they can: hyper may have lost one, so it does not stay for ever.
-        let is_free =
-            self.is_strict() && (self.is_repeatable() || lane.is_http1(self.request.url().scheme()));
+        let is_free = self.is_strict() && (self.is_repeatable() || self.leaves_no_trace(&lane));
+        // It has to be gone before a drain deadline would cut it.
+        let patience = lane.drain.as_ref().map_or(PATIENCE, |drain| drain.patience(PATIENCE));
         let retired = async {
             lane.retired.replaced_here().await;
-            if !is_free {
-                tokio::time::sleep(PATIENCE).await;
+            if !is_free && !patience.is_zero() {
+                tokio::time::sleep(patience).await;
             }
         };
-        // Of the last hop nobody tells whether a connection has it.
-        let may_go = || self.is_repeatable() || !ticket.is_blind();
-        let result = match until_retired(attempt, retired, ticket, may_go).await {
+        let result = match until_retired(attempt, retired, ticket).await {
             Some(result) => result,
             None => return self.taken_back(lane, &open).await,
         };
@@ -200,7 +199,7 @@ impl<'a> Course<'a> {
         }
         // It can be in a queue still; and once in a great while a connection was looking at it at that very moment, and has
         // sent its head. What hyper has lost goes only with the pool: so this must not hold on to it.
-        let is_harmless = lane.is_http1(self.request.url().scheme());
+        let is_harmless = self.request.method().is_idempotent() || self.leaves_no_trace(&lane);
         drop(lane);
         let Some(back) = within(self.deadline, ticket.back()).await else {
             return Next::Done(Err(
@@ -224,6 +223,16 @@ impl<'a> Course<'a> {
     /// Whether it may be sent twice: its method may be repeated (RFC 9110, section 9.2.2), and there is another body.
     fn is_repeatable(&self) -> bool {
         self.request.method().is_idempotent() && !self.payload.is_stream()
+    }
+
+    /// Whether nothing of it is sent when it is taken back at the moment at which a connection takes it: its body fails before
+    /// the head goes out. HTTP/1 asks no body whose length is 0: by the user's own header, or over HTTP/1.0 because of one that
+    /// was taken back no length is known.
+    fn leaves_no_trace(&self, lane: &Lane) -> bool {
+        let mut lengths = self.request.headers().get_all(CONTENT_LENGTH).iter();
+        lane.is_http1(self.request.url().scheme())
+            && self.request.version() != Version::HTTP_10
+            && lengths.all(|length| length.as_bytes().iter().any(|digit| (b'1'..=b'9').contains(digit)))
     }
 
     /// Picks the lane of an attempt, and counts the attempt in it.

@@ -80,10 +80,10 @@ impl<B> Ticket<B> {
     /// the body fails at once: over HTTP/1 nothing is sent then, but an HTTP/2 server sees the head, and a reset.
     /// [`Ticket::back`] tells whether that was so.
     pub(crate) fn withdraw(&self) -> bool {
-        self.advance(WAITING, WITHDRAWN) || self.advance(BLIND, WITHDRAWN)
+        self.advance(WAITING, WITHDRAWN)
     }
 
-    /// Cannot tell when a connection takes it: it stays counted until it ends, and counts as taken after an error.
+    /// Cannot tell when a connection takes it: it stays counted until it ends, counts as taken, and is not taken back.
     pub(crate) fn go_blind(&self) {
         self.state.store(BLIND, Ordering::Release);
     }
@@ -91,11 +91,6 @@ impl<B> Ticket<B> {
     /// Whether a connection took it, or may have.
     pub(crate) fn is_committed(&self) -> bool {
         matches!(self.state(), COMMITTED | BLIND)
-    }
-
-    /// Whether a connection may have taken it without a word.
-    pub(crate) fn is_blind(&self) -> bool {
-        self.state() == BLIND
     }
 
     pub(crate) fn is_withdrawn(&self) -> bool {
@@ -164,30 +159,24 @@ impl<B> Drop for Open<B> {
     }
 }
 
-/// Makes an attempt, or gives it up (`None`) when its generation is replaced before a connection took it, and while `may_go`
-/// says that it may be sent again. That is asked at the moment of retirement, and whenever the attempt goes on after it.
+/// Makes an attempt, or gives it up (`None`) when its generation is replaced before a connection took it.
 pub(crate) async fn until_retired<F: Future + Unpin, B>(
     mut attempt: F,
     retired: impl Future<Output = ()>,
     ticket: &Ticket<B>,
-    may_go: impl Fn() -> bool,
 ) -> Option<F::Output> {
     let mut retired = pin!(retired);
-    let (mut is_taken, mut is_retired) = (false, false);
-    let goes = || may_go() && ticket.withdraw();
+    let mut is_settled = false;
     poll_fn(move |context| {
-        is_taken = is_taken || ticket.state() == COMMITTED;
-        if !is_taken {
-            is_retired = is_retired || retired.as_mut().poll(context).is_ready();
-            // First, so that a connection that is ready at the same moment is not used.
-            if is_retired && goes() {
+        is_settled = is_settled || ticket.is_committed();
+        // First, so that a connection that is ready at the same moment is not used.
+        if !is_settled && retired.as_mut().poll(context).is_ready() {
+            is_settled = true;
+            if ticket.withdraw() {
                 return Poll::Ready(None);
             }
         }
-        if let Poll::Ready(output) = Pin::new(&mut attempt).poll(context) {
-            return Poll::Ready(Some(output));
-        }
-        if !is_taken && is_retired && goes() { Poll::Ready(None) } else { Poll::Pending }
+        Pin::new(&mut attempt).poll(context).map(Some)
     })
     .await
 }

@@ -185,6 +185,21 @@ async fn what_waits_behind_what_is_cut_moves_on() {
     assert!(moved >= 4, "{moved} of 5 moved");
 }
 
+/// However short the deadline is, it cuts nothing that no connection has taken.
+#[tokio::test]
+async fn what_waits_for_its_connection_is_not_cut() {
+    for limit in [Duration::ZERO, Duration::from_millis(100)] {
+        let setting = Setting::new(Http::Two).await;
+        let client = builder(setting.dir.path()).drain_deadline(limit).build().await.unwrap();
+        setting.server.hold_handshakes();
+        let waiter = tokio::spawn(client.post(setting.server.url("/")).body("four").send());
+        setting.server.held(1).await;
+        setting.rotate(&client).await;
+        setting.server.release();
+        assert_eq!(soon(waiter).await.unwrap().unwrap().text().await.unwrap(), "four");
+    }
+}
+
 /// A lazy client stays on its generation with its hops, until the deadline.
 #[tokio::test]
 async fn a_lazy_client_is_cut_too() {

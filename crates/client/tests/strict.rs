@@ -109,8 +109,8 @@ async fn many_that_wait_for_the_first_connection_move_on() {
     }
 }
 
-/// Also on what may be the last hop, whose body tells nobody when a connection takes it. One that may not be repeated holds
-/// `reload` up there, until its own handshake is refused, for its generation is over.
+/// Also on what may be the last hop, whose body tells nobody when a connection takes it. It holds `reload` up there, until its
+/// own handshake is refused, for its generation is over.
 #[tokio::test]
 async fn a_last_hop_that_waits_for_its_connection_moves_on() {
     for http in HTTP {
@@ -119,7 +119,6 @@ async fn a_last_hop_that_waits_for_its_connection_moves_on() {
         let server = Server::start(Tls::of(&server_leaf).clients(&[&setting.ca]).http(http)).await;
         let client = builder(setting.dir.path()).redirect(Redirects::limited(0)).build().await.unwrap();
         for method in [Method::PUT, Method::POST] {
-            let is_repeatable = method == Method::PUT;
             server.hold_handshakes();
             let before = server.connections();
             let request = client.request(method, server.url("/")).body("a body");
@@ -133,13 +132,10 @@ async fn a_last_hop_that_waits_for_its_connection_moves_on() {
                 async move { client.reload().await }
             });
             until("it is published", || client.generation().number() > number).await;
-            if !is_repeatable {
-                tokio::time::sleep(Duration::from_millis(400)).await;
-                assert!(!reload.is_finished(), "it may have a connection");
-                server.release();
-            }
-            soon(reload).await.unwrap().unwrap();
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            assert!(!reload.is_finished(), "it may have a connection");
             server.release();
+            soon(reload).await.unwrap().unwrap();
             assert_eq!(soon(waiter).await.unwrap().unwrap().text().await.unwrap(), "a body");
             let seen = server.forget();
             assert_eq!(seen.len(), 1, "it was seen once, {http:?}");
@@ -147,6 +143,41 @@ async fn a_last_hop_that_waits_for_its_connection_moves_on() {
             // The next one connects anew.
             setting.rotate(&client).await;
         }
+    }
+}
+
+/// There a rotation cuts nothing that a connection has taken, whether it may be repeated or not.
+#[tokio::test]
+async fn a_last_hop_that_a_connection_has_taken_finishes() {
+    for http in HTTP {
+        let (setting, gate) = (Setting::new(), Gate::new());
+        let server_leaf = setting.ca.issue("localhost");
+        let server = Server::with(Tls::of(&server_leaf).clients(&[&setting.ca]).http(http), {
+            let gate = gate.clone();
+            move |_| {
+                let gate = gate.clone();
+                async move {
+                    gate.passed().await;
+                    reply(StatusCode::OK, "ok")
+                }
+            }
+        })
+        .await;
+        let client = builder(setting.dir.path()).redirect(Redirects::limited(0)).build().await.unwrap();
+        let request = client.request(Method::PUT, server.url("/")).body("a body");
+        let taken = tokio::spawn(request.send());
+        until("it is taken", || server.seen().len() == 1).await;
+        setting.dir.swap(setting.ca.issue("client")).unwrap();
+        let reload = tokio::spawn({
+            let client = client.clone();
+            async move { client.reload().await }
+        });
+        until("it is published", || client.generation().number() == 2).await;
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        gate.open();
+        assert_eq!(served_by(&soon(taken).await.unwrap().unwrap()), 1, "{http:?}");
+        soon(reload).await.unwrap().unwrap();
+        assert_eq!(server.seen().len(), 1, "it was seen once");
     }
 }
 

@@ -293,7 +293,7 @@ impl World {
                         queue.send(job).expect("the server outlives the requests");
                         ended.passed().await;
                     });
-                    let gone = until_retired(attempt, lane.retired.replaced(), &open.0, || true);
+                    let gone = until_retired(attempt, lane.retired.replaced(), &open.0);
                     if gone.await.is_none() {
                         open.0.end();
                         let back = open.0.back().await;
@@ -325,7 +325,7 @@ impl World {
                 Kind::Queued | Kind::Dropped => {
                     queue.send(job).expect("the server outlives the requests");
                     let attempt = pin!(ended.passed());
-                    until_retired(attempt, lane.retired.replaced(), &open.0, || true).await;
+                    until_retired(attempt, lane.retired.replaced(), &open.0).await;
                 }
             }
             open.0.end();

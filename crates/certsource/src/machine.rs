@@ -54,8 +54,9 @@ pub struct Policy {
     /// Share of the interval by which looks are spread, 0.0 to 0.5.
     ///
     /// An engine with many sources looks at those that are due at about the same time together. For that a look may come up
-    /// to a tenth of the interval earlier than it was drawn, but never before the interval less this share; without a
-    /// spread, 4 % earlier. Never later.
+    /// to a quarter of the interval earlier than it was drawn, but never before the interval less this share. Without a
+    /// spread, a look may come a quarter earlier: mostly once, as those that are made together are due together again. Never
+    /// later.
     pub jitter: f64,
     /// Time between looks when a wake-up is armed.
     pub safety: Duration,

@@ -3,7 +3,7 @@
 //!
 //! What is not here: what a source's step does. That is [`crate::reloader`]'s `Entry::drive`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,10 +11,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::queue::Queue;
+use self::slots::{Run, Slot, Slots};
 use self::surplus::Surplus;
 use self::times::Times;
 use crate::reloader::{Entry, Next, Overdue};
 
+mod queue;
+mod slots;
 mod surplus;
 mod times;
 
@@ -84,9 +88,7 @@ impl Hub {
     }
 
     pub(crate) fn next_id(&self) -> u64 {
-        let mut state = self.0.shared.lock();
-        state.last_id += 1;
-        state.last_id
+        self.0.shared.lock().entries.reserve()
     }
 
     /// `deadline`: a look, a read or a judgement that takes longer hangs, and that is told. `false`: there is no thread
@@ -99,14 +101,14 @@ impl Hub {
             state.guard_runs = spawn("certsource-guard", move || shared.guard());
         }
         if state.guard_runs {
-            state.entries.insert(id, Slot { entry, deadline, run: Run::Idle, next: None, turn: 0 });
+            state.entries.put(id, Slot::new(entry, deadline));
         }
         state.guard_runs
     }
 
     pub(crate) fn remove(&self, id: u64) {
         let mut state = self.0.shared.lock();
-        let next = state.entries.remove(&id).and_then(|slot| slot.next);
+        let next = state.entries.remove(id).and_then(|slot| slot.next);
         if let Some(next) = next {
             state.times.remove(next, id);
         }
@@ -117,26 +119,25 @@ impl Hub {
         let shared = Arc::downgrade(&self.0.shared);
         move || {
             if let Some(shared) = shared.upgrade() {
-                shared.enqueue(id);
+                shared.enqueue(id, true);
             }
         }
     }
 
     pub(crate) fn drive(&self, id: u64) {
-        self.0.shared.enqueue(id);
+        self.0.shared.enqueue(id, false);
     }
 
     pub(crate) fn run(&self, task: impl FnOnce() + Send + 'static) {
         let mut state = self.0.shared.lock();
-        state.queue.push_back(Job::Task(Box::new(task)));
+        state.queue.push(Job::Task(Box::new(task)));
         self.0.shared.kick(&mut state);
     }
 
     /// Does this then. Returns by what it can be given up.
     pub(crate) fn at(&self, moment: Instant, task: impl FnOnce() + Send + 'static) -> u64 {
         let mut state = self.0.shared.lock();
-        state.last_id += 1;
-        let id = state.last_id;
+        let id = state.entries.number();
         state.later.insert(id, Box::new(task));
         state.times.insert(moment, id);
         self.0.shared.tell_keeper(&state, moment);
@@ -184,12 +185,12 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    entries: HashMap<u64, Slot, BuildHasherDefault<Numbers>>,
+    entries: Slots,
     /// What the I/O threads are at.
     running: Vec<Running>,
     times: Times,
     later: HashMap<u64, Task, BuildHasherDefault<Numbers>>,
-    queue: VecDeque<Job>,
+    queue: Queue<Job>,
     /// When the queue last stopped being empty.
     waiting_since: Option<Instant>,
     threads: usize,
@@ -197,7 +198,6 @@ struct State {
     idle: usize,
     surplus: Surplus,
     keeper: Option<Keeper>,
-    last_id: u64,
     last_job: u64,
     guard_runs: bool,
     /// What the guard waits for.
@@ -235,15 +235,6 @@ enum Job {
     Task(Task),
 }
 
-struct Slot {
-    entry: Weak<Entry>,
-    deadline: Duration,
-    run: Run,
-    next: Option<Instant>,
-    /// Grows when a thread that hangs is given up: what it reports late is then ignored.
-    turn: u64,
-}
-
 struct Running {
     job: u64,
     since: Instant,
@@ -251,15 +242,6 @@ struct Running {
     of: Option<(u64, u64)>,
     /// When to see whether it hangs.
     check: Option<Instant>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Run {
-    Idle,
-    Queued,
-    Running,
-    /// Running, and asked for again.
-    Again,
 }
 
 impl Shared {
@@ -277,8 +259,12 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enqueue(self: &Arc<Self>, id: u64) {
+    /// `woken`: something says that the source may have changed.
+    fn enqueue(self: &Arc<Self>, id: u64, woken: bool) {
         let mut state = self.lock();
+        if let Some(slot) = state.entries.get_mut(id) {
+            slot.woken |= woken;
+        }
         if state.queue_up(id) {
             self.kick(&mut state);
         }
@@ -380,9 +366,9 @@ impl Shared {
         for job in running.iter_mut().filter(|job| job.check.is_some_and(|at| at <= now)) {
             job.check = None;
             let Some((id, turn)) = job.of else { continue };
-            let Some(entry) = entries.get(&id).map(|slot| slot.entry.clone()) else { continue };
+            let Some(entry) = entries.get_mut(id).map(|slot| slot.entry.clone()) else { continue };
             let (shared, job) = (Arc::clone(self), job.job);
-            queue.push_back(Job::Task(Box::new(move || match Entry::overdue(&entry) {
+            queue.push(Job::Task(Box::new(move || match Entry::overdue(&entry) {
                 Overdue::No(at) => shared.check_later(job, at),
                 Overdue::Told => {}
                 Overdue::GivenUp => shared.give_up(id, turn),
@@ -401,7 +387,7 @@ impl Shared {
     /// The thread that has this turn hangs in something that the source does not need: another one goes on.
     fn give_up(self: &Arc<Self>, id: u64, turn: u64) {
         let mut state = self.lock();
-        let Some(slot) = state.entries.get_mut(&id).filter(|slot| slot.turn == turn) else { return };
+        let Some(slot) = state.entries.get_mut(id).filter(|slot| slot.turn == turn) else { return };
         slot.turn += 1;
         slot.run = Run::Idle;
         if state.queue_up(id) {
@@ -416,7 +402,7 @@ impl Shared {
             if state.over {
                 break;
             }
-            let Some(job) = state.queue.pop_front() else {
+            let Some(job) = state.queue.pop() else {
                 state.waiting_since = None;
                 if !state.queue_due(Instant::now()) {
                     let (back, ends) = self.be_idle(state);
@@ -440,15 +426,17 @@ impl Shared {
                     state.end(job);
                 }
                 Job::Drive(id) => {
-                    let Some(slot) = state.entries.get_mut(&id) else { continue };
+                    let Some(slot) = state.entries.get_mut(id) else { continue };
                     slot.run = Run::Running;
+                    let woken = std::mem::take(&mut slot.woken);
                     let (entry, turn, check) = (slot.entry.clone(), slot.turn, now + slot.deadline);
                     if let Some(next) = slot.next.take() {
                         state.times.remove(next, id);
                     }
                     let job = self.begin(&mut state, now, Some((id, turn)), Some(check));
                     drop(state);
-                    let next = catch_unwind(AssertUnwindSafe(|| Entry::drive(&entry))).unwrap_or_else(|_| {
+                    let driven = catch_unwind(AssertUnwindSafe(|| Entry::drive(&entry, woken)));
+                    let next = driven.unwrap_or_else(|_| {
                         tracing::error!("following a source panicked; it is tried again");
                         Entry::revive(&entry)
                     });
@@ -506,7 +494,7 @@ impl Shared {
     }
 
     fn rest(self: &Arc<Self>, state: &mut State, id: u64, turn: u64, next: Option<Next>) {
-        let Some(slot) = state.entries.get_mut(&id).filter(|slot| slot.turn == turn) else { return };
+        let Some(slot) = state.entries.get_mut(id).filter(|slot| slot.turn == turn) else { return };
         if std::mem::replace(&mut slot.run, Run::Idle) == Run::Again {
             state.queue_up(id);
         } else if let Some(next) = next {
@@ -529,13 +517,13 @@ impl State {
     fn queue_due(&mut self, now: Instant) -> bool {
         let before = self.queue.len();
         for id in std::iter::from_fn(|| self.times.take_due(now)).flatten() {
-            if let Some(slot) = self.entries.get_mut(&id) {
+            if let Some(slot) = self.entries.get_mut(id) {
                 slot.next = None;
                 if slot.queue_up() {
-                    self.queue.push_back(Job::Drive(id));
+                    self.queue.push_due(Job::Drive(id));
                 }
             } else if let Some(task) = self.later.remove(&id) {
-                self.queue.push_back(Job::Task(task));
+                self.queue.push_due(Job::Task(task));
             }
         }
         self.queue.len() > before
@@ -543,23 +531,10 @@ impl State {
 
     /// Returns whether the queue grew.
     fn queue_up(&mut self, id: u64) -> bool {
-        let grows = self.entries.get_mut(&id).is_some_and(Slot::queue_up);
+        let grows = self.entries.get_mut(id).is_some_and(Slot::queue_up);
         if grows {
-            self.queue.push_back(Job::Drive(id));
+            self.queue.push(Job::Drive(id));
         }
-        grows
-    }
-}
-
-impl Slot {
-    /// Returns whether it goes into the queue.
-    fn queue_up(&mut self) -> bool {
-        let (run, grows) = match self.run {
-            Run::Idle => (Run::Queued, true),
-            Run::Running => (Run::Again, false),
-            other => (other, false),
-        };
-        self.run = run;
         grows
     }
 }

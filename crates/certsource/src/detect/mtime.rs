@@ -1,5 +1,6 @@
 //! The detector that compares what `stat(2)` tells.
 
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -35,19 +36,18 @@ const READ_ANYWAY: Duration = Duration::from_secs(300);
 /// An idle look on local files allocates nothing.
 #[derive(Debug, Default)]
 pub struct Mtime {
-    entries: Vec<Entry>,
+    /// What each path led to.
+    seen: Vec<Seen>,
+    /// Which paths those are: a hash, as no second copy is worth its memory. With thousands of sources, whatever a look
+    /// touches has to come from there each time.
+    of: Option<u64>,
+    hasher: RandomState,
     link: Option<DataLink>,
     /// Set while a path is on a volume whose time stamps cannot be relied on.
     digests: Option<Box<Sha256>>,
     times: Option<Times>,
     /// Whether the last look saw something move; otherwise it said "changed" because it was time to read again.
     has_moved: bool,
-}
-
-#[derive(Debug)]
-struct Entry {
-    path: PathBuf,
-    seen: Seen,
 }
 
 #[derive(Debug)]
@@ -74,8 +74,8 @@ impl Mtime {
         // The link first: if it moves while the files are looked at, the next look says so.
         self.link = DataLink::find(fs, paths);
         // Made anew with no room to spare: many sources have one file.
-        self.entries =
-            Vec::from_iter(paths.iter().map(|path| Entry { path: path.clone(), seen: Seen::at(fs, path) }));
+        self.seen = Vec::from_iter(paths.iter().map(|path| Seen::at(fs, path)));
+        self.of = Some(self.hash(paths));
         if !paths.iter().all(|path| is_local(fs, path)) {
             self.digests.get_or_insert_default();
         } else {
@@ -109,13 +109,15 @@ impl Mtime {
         Look::Changed(arrival)
     }
 
-    fn are_these(&self, paths: &[PathBuf]) -> bool {
-        self.entries.len() == paths.len()
-            && self.entries.iter().zip(paths).all(|(entry, path)| entry.path.as_os_str() == path.as_os_str())
+    fn hash(&self, paths: &[PathBuf]) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        // Not as paths, of which `a//b` and `a/b` are the same.
+        paths.iter().for_each(|path| path.as_os_str().hash(&mut hasher));
+        hasher.finish()
     }
 
-    fn any_differs(&self, fs: &dyn Fs) -> bool {
-        self.entries.iter().any(|entry| Seen::at(fs, &entry.path) != entry.seen)
+    fn any_differs(&self, fs: &dyn Fs, paths: &[PathBuf]) -> bool {
+        self.seen.iter().zip(paths).any(|(seen, path)| Seen::at(fs, path) != *seen)
     }
 }
 
@@ -123,7 +125,7 @@ impl Detector for Mtime {
     fn look(&mut self, fs: &dyn Fs, paths: &[PathBuf], now: Now) -> Result<Look, Error> {
         let mono = now.mono;
         self.has_moved = false;
-        if self.times.is_none() || !self.are_these(paths) {
+        if self.times.is_none() || self.of != Some(self.hash(paths)) {
             self.take(fs, paths);
             if let Some(digests) = &mut self.digests {
                 digests.look(fs, paths, now)?;
@@ -154,7 +156,7 @@ impl Detector for Mtime {
         let is_full = moved.is_none() || times.is_full_due || mono >= times.full_from;
         if is_full {
             (times.full_from, times.is_full_due) = (mono + FULL_ROUND, false);
-            if self.any_differs(fs) {
+            if self.any_differs(fs, paths) {
                 // The volume may have been swapped since the link was read above.
                 let moved = self.link.as_mut().map(|link| link.moved(fs));
                 let arrival = if moved == Some(Moved::Swapped) { Arrival::Swapped } else { Arrival::Unknown };

@@ -25,8 +25,11 @@ mod outcome;
 /// So often content that was replaced whole is replaced again before it must settle like any other.
 const CONFIRMATIONS: u32 = 3;
 
-/// By which share of the interval a look may be made early: with little jitter, and with much.
-const LEEWAY: (f64, f64) = (0.04, 0.1);
+/// By which share of the interval a look may be made early at the most. A divisor of one: looks that are not spread are an
+/// interval apart once they are made together.
+const LEEWAY: f64 = 0.25;
+/// How much of the spread is for being early; the rest is drawn.
+const LEEWAY_OF_SPREAD: f64 = 0.75;
 
 /// The decision logic of one source.
 ///
@@ -171,8 +174,8 @@ impl Machine {
     /// For engines that look at many sources at one moment: from when on the next look may be made, although
     /// [`next`](Self::next) names a later moment. `None`: at that moment only.
     ///
-    /// What is due by the interval alone may come early: by the share of the interval that is spread anyway, within 4 and
-    /// 10 %. No time that content must stand still is ever shortened.
+    /// What is due by the interval alone may come early: within the spread, or without one by a quarter of the interval. No
+    /// time that content must stand still is ever shortened.
     pub fn look_from(&self) -> Option<Instant> {
         self.look_from
     }
@@ -537,10 +540,12 @@ impl Machine {
         let is_watching = self.armed == Armed::Watching;
         let interval = if is_watching { self.policy.safety } else { self.policy.interval };
         let interval = self.look_in_time(interval);
-        let leeway = interval.mul_f64(self.policy.jitter.clamp(LEEWAY.0, LEEWAY.1));
-        let last = interval.mul_f64(1.0 + self.policy.jitter);
+        let jitter = self.policy.jitter;
+        let early = if jitter > 0.0 { (2.0 * jitter * LEEWAY_OF_SPREAD).min(LEEWAY) } else { LEEWAY };
+        let leeway = interval.mul_f64(early);
+        let last = interval.mul_f64(1.0 + jitter);
         // Drawn so that what comes early is not before the interval less its jitter.
-        let first = (interval.mul_f64(1.0 - self.policy.jitter) + leeway).min(last);
+        let first = (interval.mul_f64(1.0 - jitter) + leeway).min(last);
         let wait = first + self.spread.within(last - first);
         let next = now.mono + wait;
         self.look_from = Some(now.mono + wait.saturating_sub(leeway));

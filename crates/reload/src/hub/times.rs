@@ -6,20 +6,23 @@ use std::time::{Duration, Instant};
 
 /// What must not come early is rounded up to this grid, so that many sources share one wake-up of a thread.
 const GRID: u64 = 20_000_000;
-/// What may come early is rounded down to a grid so many times as coarse at the most: fewer wake-ups a second save nothing.
-const COARSEST: u64 = 32;
+/// What may come early is rounded down to a grid as coarse as that allows, but no coarser than this: fewer wake-ups a second
+/// save nothing.
+const COARSEST: u64 = 1_000_000_000;
 
-/// A moment that others share: on the coarsest grid that has one between `from` and `until`, or a little after `until`.
+/// A moment that others share: one between `from` and `until`, or a little after `until` if they are too close.
 pub(super) fn shared(zero: Instant, from: Instant, until: Instant) -> Instant {
     let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let past = nanos(until.saturating_duration_since(zero));
-    let leeway = nanos(until.saturating_duration_since(from)) / GRID;
-    if leeway == 0 {
+    let leeway = nanos(until.saturating_duration_since(from));
+    if leeway < GRID {
         let rest = past % GRID;
         return if rest == 0 { until } else { until + Duration::from_nanos(GRID - rest) };
     }
-    // A power of two, so that the moments of a coarse grid are moments of each finer one.
-    let grid = GRID << leeway.min(COARSEST).ilog2();
+    // The leeway itself, or half of it, or a quarter: it is a share of the interval, and so all that have the same interval
+    // have the same grid, and that one divides the interval wherever the share does.
+    let halvings = leeway.div_ceil(COARSEST).next_power_of_two();
+    let grid = leeway / halvings;
     until.checked_sub(Duration::from_nanos(past % grid)).unwrap_or(until)
 }
 
@@ -72,12 +75,29 @@ mod tests {
                 assert!(moment <= at(ms + leeway + 19), "{ms} {leeway}");
             }
         }
-        // A second and its tenth: twelve moments a second for all of them. Ten seconds: not even two.
+        // A second and a quarter of it: four moments a second for all of them. Ten seconds and a quarter: not even two.
         let count = |leeway: u64, span: u64| {
             let moments = (leeway..leeway + span).map(|ms| shared(zero, at(ms - leeway), at(ms)));
             moments.collect::<std::collections::BTreeSet<_>>().len()
         };
-        assert_eq!((count(100, 8_000), count(1_000, 64_000)), (101, 101));
+        assert_eq!((count(250, 8_000), count(2_500, 50_000)), (32, 80));
+    }
+
+    #[test]
+    fn what_is_not_spread_is_early_once_and_an_interval_apart_from_then_on() {
+        let zero = Instant::now();
+        for (interval, begin) in [(1_000, 3), (1_000, 1_777), (10_000, 123), (60_000, 59_999), (100, 30)] {
+            let (interval, begin) = (Duration::from_millis(interval), Duration::from_millis(begin));
+            let next = |at: Instant| shared(zero, at + interval - interval / 4, at + interval);
+            let first = next(zero + begin);
+            assert!(first <= zero + begin + interval && first >= zero + begin + interval * 3 / 4);
+            let mut at = first;
+            for look in 1..50 {
+                // Each look is a little late.
+                at = next(at + Duration::from_millis(2));
+                assert_eq!(at, first + interval * look);
+            }
+        }
     }
 
     #[test]

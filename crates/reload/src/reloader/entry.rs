@@ -7,7 +7,6 @@
 //! (checks, derive closures, hooks, drops of its values) runs under none of them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use certsource::Reading;
@@ -36,8 +35,8 @@ pub(crate) struct Entry {
     current: ArcSwapOption<Generation>,
     machine: Mutex<Machine>,
     /// Away while a thread works with it.
-    source: Mutex<Option<Box<dyn Source>>>,
-    alarm: Alarm,
+    source: Mutex<Option<Armable>>,
+    wake: Wake,
     gates: Vec<Box<dyn Gate>>,
     hooks: Arc<Hooks>,
     failures_are_hooked: bool,
@@ -49,8 +48,6 @@ pub(crate) struct Entry {
     /// Held by the one thread that tells: so what is told keeps its order.
     telling: Mutex<()>,
     notes: Mutex<Notes>,
-    /// Set by wake-ups, which take no lock: they come from the watcher's thread.
-    woken: Arc<AtomicBool>,
     deadline: Duration,
     max_stale: Option<Duration>,
     /// Set while nothing is served.
@@ -65,6 +62,12 @@ pub(crate) struct Entry {
     me: Weak<Self>,
     id: u64,
     hub: Hub,
+}
+
+/// A source and what wakes it. Together, so that a look needs no handle of its own to the second.
+struct Armable {
+    source: Box<dyn Source>,
+    alarm: Alarm,
 }
 
 /// When a source is to be driven again.
@@ -100,12 +103,8 @@ impl Entry {
     ) -> Arc<Self> {
         let origin = source.origin();
         let id = hub.next_id();
-        let woken = Arc::new(AtomicBool::new(false));
-        let (flag, enqueue) = (Arc::clone(&woken), hub.waker(id));
-        let alarm = Alarm::new(Wake::new(move || {
-            flag.store(true, Ordering::Release);
-            enqueue();
-        }));
+        let wake = Wake::new(hub.waker(id));
+        let alarm = Alarm::new(wake.clone());
         #[cfg(feature = "notify")]
         let alarm = alarm.with_watches(hub.watches());
         let machine = Machine::new(policy, origin.clone());
@@ -125,8 +124,8 @@ impl Entry {
             numbers: OnceLock::new(),
             current: ArcSwapOption::empty(),
             machine: Mutex::new(machine),
-            source: Mutex::new(Some(source)),
-            alarm,
+            source: Mutex::new(Some(Armable { source, alarm })),
+            wake,
             gates,
             hooks: Arc::new(hooks),
             failures_are_hooked,
@@ -135,7 +134,6 @@ impl Entry {
             judging: Mutex::default(),
             telling: Mutex::default(),
             notes: Mutex::default(),
-            woken,
             origin,
             id,
             hub,
@@ -201,7 +199,7 @@ impl Entry {
     pub(super) fn wake(&self) {
         // Somebody needs what there is; a fleet is spread without it.
         lock(&self.machine).hurry(Now::read());
-        self.alarm.wake().wake();
+        self.wake.wake();
     }
 
     /// `withdraws`: every overlap ends, too.
@@ -298,17 +296,22 @@ impl Entry {
 
     /// Does everything that is due, on an I/O thread, and returns when to come again. While a source is looked at or
     /// read, this thread holds no handle: a hung disk keeps nothing alive.
-    pub(crate) fn drive(weak: &Weak<Self>) -> Option<Next> {
+    ///
+    /// `woken`: something says that the source may have changed. What says so from now on has it driven again.
+    pub(crate) fn drive(weak: &Weak<Self>, woken: bool) -> Option<Next> {
         let mut entry = weak.upgrade()?;
         // Read once for each step: with thousands of sources the reads add up.
         let mut now = Now::read();
-        lock(&entry.machine).bring_forward(now);
+        {
+            let mut machine = lock(&entry.machine);
+            machine.bring_forward(now);
+            if woken {
+                machine.woken(now);
+            }
+        }
         loop {
             let (todo, from, has_told) = {
                 let mut machine = lock(&entry.machine);
-                if entry.woken.load(Ordering::Acquire) && entry.woken.swap(false, Ordering::AcqRel) {
-                    machine.woken(now);
-                }
                 (machine.next(now), machine.look_from(), machine.has_told())
             };
             if has_told {
@@ -320,18 +323,17 @@ impl Entry {
                     return until.map(|until| Next { until, from: from.unwrap_or(until) });
                 }
                 Todo::Look => {
-                    let mut source = lock(&entry.source).take()?;
-                    let alarm = entry.alarm.clone();
+                    let mut away = lock(&entry.source).take()?;
                     let span = crate::trace::look(&entry.origin);
                     drop(entry);
                     let looked = guarded(|| {
                         let _in = span.enter();
-                        let armed = source.arm(&alarm);
-                        (armed, source.look(now))
+                        let armed = away.source.arm(&away.alarm);
+                        (armed, away.source.look(now))
                     });
                     entry = weak.upgrade()?;
                     now = Now::read();
-                    *lock(&entry.source) = Some(source);
+                    *lock(&entry.source) = Some(away);
                     let (armed, look) =
                         looked.unwrap_or_else(|error| (Armed::PollOnly, Err::<Look, Error>(error)));
                     let mut machine = lock(&entry.machine);
@@ -339,17 +341,17 @@ impl Entry {
                     machine.looked(now, look);
                 }
                 Todo::Read => {
-                    let mut source = lock(&entry.source).take()?;
+                    let mut away = lock(&entry.source).take()?;
                     let span = crate::trace::read(&entry.origin);
                     drop(entry);
                     let began = now;
                     let reading = guarded(|| {
                         let _in = span.enter();
-                        source.read().map_or_else(Reading::from, Parts::assemble)
+                        away.source.read().map_or_else(Reading::from, Parts::assemble)
                     });
                     entry = weak.upgrade()?;
                     now = Now::read();
-                    *lock(&entry.source) = Some(source);
+                    *lock(&entry.source) = Some(away);
                     lock(&entry.machine).read(began, now, reading.unwrap_or_else(Reading::from));
                 }
                 Todo::Judge(candidate) => {

@@ -79,6 +79,14 @@ impl Asked {
     }
 }
 
+/// How long this client waits for the head of a response, if it has such a limit. A `ClientBuilder` does not show it; a
+/// client does.
+pub(crate) fn read_timeout(client: &reqwest::Client) -> Option<Duration> {
+    let text = format!("{client:?}");
+    let (_, value) = fields(&text).into_iter().find(|(name, _)| *name == "read_timeout")?;
+    duration(value)
+}
+
 /// The fields of the outermost braces of a `Debug` text.
 fn fields(text: &str) -> Vec<(&str, &str)> {
     let Some(open) = text.find('{') else { return Vec::new() };
@@ -195,6 +203,21 @@ mod tests {
         }
         assert_eq!(duration("soon"), None);
         assert_eq!(duration("5"), None);
+    }
+
+    #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
+    #[test]
+    fn a_client_shows_its_read_timeout() {
+        let provider = certsource_rustls::default_provider().unwrap();
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let builder = || Client::builder().tls_backend_preconfigured(config.clone());
+        assert_eq!(read_timeout(&builder().timeout(Duration::from_secs(1)).build().unwrap()), None);
+        let limit = Duration::from_nanos(1_500_000_001);
+        assert_eq!(read_timeout(&builder().read_timeout(limit).build().unwrap()), Some(limit));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use certsource_rustls::ClientTls;
 use http::HeaderMap;
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::asked::Asked;
+use crate::asked::{self, Asked};
 use crate::confirm::{self, Confirm};
 use crate::connector::{Bounce, Nowhere};
 use crate::drain::Drain;
@@ -86,6 +86,7 @@ impl Factory {
             }
         }
         let client = built(builder)?;
+        let read_timeout = asked::read_timeout(&client);
         let pulse = Arc::new(Pulse::default());
         lanes.add(generation.number(), &pulse);
         Ok(Lane {
@@ -97,6 +98,7 @@ impl Factory {
             retired: generation.retired().clone(),
             http: self.http(&asked),
             timeout: asked.timeout,
+            read_timeout,
             referer: self.referer && asked.referer,
         })
     }
@@ -200,13 +202,10 @@ impl Factory {
             Http::Either => &[b"h2", b"http/1.1"],
         };
         let tls = self.tls.clone().alpn(protocols.iter().copied());
-        let mut config = tls.config_with(generation.material(), |verifier| match handshakes {
-            Some(handshakes) => handshakes.verifier(verifier),
-            None => verifier,
-        })?;
-        if let Some(handshakes) = handshakes {
-            handshakes.watch(&mut config);
-        }
+        let mut config = match handshakes {
+            Some(handshakes) => handshakes.config(&tls, generation.material())?,
+            None => tls.config(generation.material())?,
+        };
         config.enable_sni = asked.sni;
         if self.confirms(generation).is_some() {
             confirm::observe(&mut config);

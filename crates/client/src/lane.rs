@@ -18,6 +18,7 @@ pub(crate) struct Lane {
     pub(crate) drain: Option<Arc<Drain>>,
     /// What the user's closure set by itself.
     pub(crate) timeout: Option<Duration>,
+    pub(crate) read_timeout: Option<Duration>,
     pub(crate) referer: bool,
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use certsource_reload::Closed;
-use http::Version;
 use http::header::{CONTENT_LENGTH, Entry};
+use http::{Method, Version};
 use reqwest::{Body, Request, Response, Url};
 use tower_service::Service;
 
@@ -132,6 +132,8 @@ impl<'a> Course<'a> {
             Ok(entered) => entered,
             Err(closed) => return Next::Done(Err(refused(closed, self.request.url().clone()))),
         };
+        // reqwest limits the attempt by it, and with the attempt that limit goes.
+        let read_by = lane.read_timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         // Ends the ticket, also when this future is dropped.
         let open = Open(ticket);
         let ticket = &open.0;
@@ -151,7 +153,7 @@ impl<'a> Course<'a> {
         };
         let result = match until_retired(attempt, retired, ticket).await {
             Some(result) => result,
-            None => return self.taken_back(lane, &open).await,
+            None => return self.taken_back(lane, &open, read_by).await,
         };
         ticket.end();
         let Some(result) = result else {
@@ -189,7 +191,7 @@ impl<'a> Course<'a> {
     }
 
     /// Goes on after an attempt was taken back, and dropped, because its generation was replaced before a connection took it.
-    async fn taken_back(&mut self, lane: Arc<Current>, open: &Open<Body>) -> Next {
+    async fn taken_back(&mut self, lane: Arc<Current>, open: &Open<Body>, read_by: Option<Instant>) -> Next {
         let ticket = &open.0;
         ticket.end();
         self.lane = None;
@@ -201,7 +203,8 @@ impl<'a> Course<'a> {
         // sent its head. What hyper has lost goes only with the pool: so this must not hold on to it.
         let is_harmless = self.request.method().is_idempotent() || self.leaves_no_trace(&lane);
         drop(lane);
-        let Some(back) = within(self.deadline, ticket.back()).await else {
+        let limit = self.deadline.into_iter().chain(read_by).min();
+        let Some(back) = within(limit, ticket.back()).await else {
             return Next::Done(Err(
                 self.failed(io::Error::new(io::ErrorKind::TimedOut, "operation timed out"))
             ));
@@ -226,12 +229,13 @@ impl<'a> Course<'a> {
     }
 
     /// Whether nothing of it is sent when it is taken back at the moment at which a connection takes it: its body fails before
-    /// the head goes out. HTTP/1 asks no body whose length is 0: by the user's own header, or over HTTP/1.0 because of one that
-    /// was taken back no length is known.
+    /// the head goes out. HTTP/1 asks no body whose length is 0: by the user's own header, or as HTTP/1.0 or `CONNECT` because
+    /// of one that was taken back no length is known.
     fn leaves_no_trace(&self, lane: &Lane) -> bool {
         let mut lengths = self.request.headers().get_all(CONTENT_LENGTH).iter();
         lane.is_http1(self.request.url().scheme())
             && self.request.version() != Version::HTTP_10
+            && self.request.method() != Method::CONNECT
             && lengths.all(|length| length.as_bytes().iter().any(|digit| (b'1'..=b'9').contains(digit)))
     }
 

@@ -7,7 +7,7 @@ use certsource_reload::{Error, Reason};
 use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
-use rustls::sign::SingleCertAndKey;
+use rustls::sign::{SigningKey, SingleCertAndKey};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{ClientConfig, SupportedProtocolVersion};
 
@@ -131,27 +131,30 @@ impl ClientTls {
     /// # Errors
     /// When the material holds no trust, or when rustls does not accept it.
     pub fn config(&self, material: &Material) -> Result<ClientConfig, Error> {
-        self.config_with(material, |verifier| verifier)
+        self.config_with(material, |verifier| verifier, |key| key)
     }
 
-    /// As [`ClientTls::config`], with something of `certsource-client`'s around the verifier: rustls shows a config's own
-    /// to nobody.
+    /// As [`ClientTls::config`], with something of `certsource-client`'s around the verifier and the private key: rustls
+    /// shows a config's own to nobody.
     #[doc(hidden)]
     pub fn config_with(
         &self,
         material: &Material,
-        around: impl FnOnce(Arc<dyn ServerCertVerifier>) -> Arc<dyn ServerCertVerifier>,
+        around_verifier: impl FnOnce(Arc<dyn ServerCertVerifier>) -> Arc<dyn ServerCertVerifier>,
+        around_key: impl FnOnce(Arc<dyn SigningKey>) -> Arc<dyn SigningKey>,
     ) -> Result<ClientConfig, Error> {
-        let verifier = around(self.verifier(material)?);
+        let verifier = around_verifier(self.verifier(material)?);
         let builder = ClientConfig::builder_with_details(self.provider.clone(), Arc::clone(&self.time))
             .with_protocol_versions(&self.versions)
             .map_err(|error| refused("the crypto provider does not have these versions of TLS", error))?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
         let mut config = match material.identity() {
-            Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(
-                certified_key(identity, &self.provider)?,
-            ))),
+            Some(identity) => {
+                let mut certified = certified_key(identity, &self.provider)?;
+                certified.key = around_key(certified.key);
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+            }
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols.clone_from(&self.alpn);

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -58,6 +58,14 @@ pub struct Seen {
     pub is_resumed: bool,
     /// The name that the client asked for in its handshake.
     pub name: Option<String>,
+    /// The client's leaf certificate.
+    pub client: Option<CertificateDer<'static>>,
+}
+
+/// One handshake that ended well, as a server saw it.
+#[derive(Clone, Debug)]
+pub struct Handshake {
+    pub is_resumed: bool,
     /// The client's leaf certificate.
     pub client: Option<CertificateDer<'static>>,
 }
@@ -158,6 +166,8 @@ struct Shared {
     tls: Mutex<Arc<ServerConfig>>,
     handler: Handler,
     seen: Mutex<Vec<Seen>>,
+    handshakes: Mutex<Vec<Handshake>>,
+    streams: AtomicU32,
     connections: AtomicUsize,
     failures: AtomicUsize,
     open: AtomicUsize,
@@ -194,6 +204,9 @@ impl Server {
             tls: Mutex::new(tls.config()),
             handler: Arc::new(move |request| Box::pin(handler(request))),
             seen: Mutex::default(),
+            handshakes: Mutex::default(),
+            // As many as hyper's servers take.
+            streams: AtomicU32::new(200),
             connections: AtomicUsize::new(0),
             failures: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
@@ -255,6 +268,16 @@ impl Server {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// Handshakes that ended well.
+    pub fn handshakes(&self) -> Vec<Handshake> {
+        lock(&self.shared.handshakes).clone()
+    }
+
+    /// Takes so many streams at once on an HTTP/2 connection, from the next one on.
+    pub fn streams(&self, most: u32) {
+        self.shared.streams.store(most, Ordering::SeqCst);
+    }
+
     /// Handshakes that failed.
     pub fn failures(&self) -> usize {
         self.shared.failures.load(Ordering::SeqCst)
@@ -307,6 +330,7 @@ impl Shared {
         let is_http2 = tls.alpn_protocol() == Some(b"h2");
         let name = tls.server_name().map(str::to_owned);
         let is_resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
+        lock(&self.handshakes).push(Handshake { is_resumed, client: client.clone() });
         let shared = Arc::clone(&self);
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             lock(&shared.seen).push(Seen {
@@ -324,7 +348,8 @@ impl Shared {
         });
         let _count = Count::new(&self);
         // A client that goes away is no failure of the server.
-        let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+        let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+        server.http2().max_concurrent_streams(self.streams.load(Ordering::SeqCst));
         let server = if is_http2 { server.http2_only() } else { server };
         let _ = server.serve_connection(TokioIo::new(stream), service).await;
     }

@@ -1,0 +1,73 @@
+//! Connects in the background: hyper-util goes on with one whose request was given another connection meanwhile. What becomes
+//! of it when its generation is replaced.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::time::Duration;
+
+use certsource_client::reqwest::StatusCode;
+use certsource_client::rustls::version::TLS13;
+use certsource_testkit::{Ca, KubeletDir};
+
+use common::{Gate, Http, Server, Tls, client, reply, soon, until};
+
+/// Its server is slow to answer, and does so when `reload` has returned: it is shown no identity of the old generation. Only
+/// a session that was offered before can still be resumed then: no request goes there, and the connection ends at once.
+#[tokio::test]
+async fn a_connect_in_the_background_serves_nothing_after_a_rotation() {
+    for has_tickets in [false, true] {
+        let ca = Ca::new("ca");
+        let (leaf, first) = (ca.issue("localhost"), ca.issue("client"));
+        let dir = KubeletDir::new(&first).unwrap();
+        let gate = Gate::new();
+        let (clients, versions) = ([&ca], [&TLS13]);
+        let tls = Tls::of(&leaf).clients(&clients).http(Http::One).versions(&versions);
+        let tls = if has_tickets { tls } else { tls.without_tickets() };
+        let server = Server::with(tls, {
+            let gate = gate.clone();
+            move |request| {
+                let gate = gate.clone();
+                async move {
+                    if request.uri().path() == "/slow" {
+                        gate.passed().await;
+                    }
+                    reply(StatusCode::OK, "ok")
+                }
+            }
+        })
+        .await;
+        let client = client(&dir).await;
+        // With this its tickets are read. A moment later the connection is idle.
+        client.get(server.url("/")).send().await.unwrap().bytes().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let slow = tokio::spawn(client.get(server.url("/slow")).send());
+        until("the slow request arrives", || server.seen().len() == 2).await;
+        server.hold_handshakes();
+        let waiter = tokio::spawn(client.get(server.url("/waiter")).send());
+        server.held(1).await;
+        gate.open();
+        soon(slow).await.unwrap().unwrap().bytes().await.unwrap();
+        soon(waiter).await.unwrap().unwrap().bytes().await.unwrap();
+        assert!(server.seen().iter().all(|seen| seen.connection == 0), "its connect is left behind");
+
+        let second = ca.issue("client");
+        dir.swap(&second).unwrap();
+        soon(client.reload()).await.unwrap();
+        assert_eq!(server.handshakes().len(), 1);
+        server.release();
+        if has_tickets {
+            until("it ends", || server.handshakes().len() == 2).await;
+            assert!(server.handshakes()[1].is_resumed);
+        } else {
+            until("it is refused", || server.failures() == 1).await;
+            assert_eq!(server.handshakes().len(), 1);
+        }
+        until("nothing is open", || server.open() == 0).await;
+        client.get(server.url("/")).send().await.unwrap();
+        let last = server.last();
+        assert_eq!((last.connection, last.client), (2, Some(second.leaf_der())));
+        assert!(server.seen().iter().all(|seen| seen.connection != 1));
+    }
+}

@@ -266,8 +266,8 @@ mod tests {
                 .with_client_cert_verifier(clients.build().unwrap())
                 .with_single_cert(leaf.chain_der(), leaf.key_der())
                 .unwrap();
-            // Its answer comes in pieces.
-            server.max_fragment_size = Some(128);
+            // Its answer comes in pieces, so small that even its last message is in more than one.
+            server.max_fragment_size = Some(48);
             Self { ca, dir, reloader, tls, server: Arc::new(server) }
         }
 

@@ -239,7 +239,7 @@ mod tests {
 
     use super::*;
 
-    /// A CA, a server that asks for certificates, and a source that rotates.
+    /// A CA, a server, which may ask for certificates, and a source that rotates.
     struct Setting {
         ca: Ca,
         dir: KubeletDir,
@@ -249,7 +249,7 @@ mod tests {
     }
 
     impl Setting {
-        fn new(version: &'static SupportedProtocolVersion) -> Self {
+        fn new(version: &'static SupportedProtocolVersion, asks: bool) -> Self {
             let ca = Ca::new("ca");
             let dir = KubeletDir::new(ca.issue("client")).unwrap();
             let never = Policy::every(Duration::from_secs(24 * 3600));
@@ -259,11 +259,13 @@ mod tests {
             roots.add(ca.root_der()).unwrap();
             let clients =
                 WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(tls.provider()));
+            let clients =
+                if asks { clients.build().unwrap() } else { WebPkiClientVerifier::no_client_auth() };
             let leaf = ca.issue("localhost");
             let mut server = ServerConfig::builder_with_provider(Arc::clone(tls.provider()))
                 .with_safe_default_protocol_versions()
                 .unwrap()
-                .with_client_cert_verifier(clients.build().unwrap())
+                .with_client_cert_verifier(clients)
                 .with_single_cert(leaf.chain_der(), leaf.key_der())
                 .unwrap();
             // Its answer comes in pieces, so small that even its last message is in more than one.
@@ -338,7 +340,7 @@ mod tests {
     #[test]
     fn a_handshake_during_which_its_generation_is_replaced_shows_no_identity() {
         for version in [&TLS12, &TLS13] {
-            let setting = Setting::new(version);
+            let setting = Setting::new(version, true);
             for before in 0.. {
                 let (mut client, mut server) = setting.pair(&setting.config());
                 read(&mut server, &written(&mut client)).unwrap();
@@ -363,11 +365,23 @@ mod tests {
         }
     }
 
+    /// Nor is a server believed that asks for none: the old trust is over as well.
+    #[test]
+    fn a_generation_that_was_replaced_believes_no_server() {
+        for version in [&TLS12, &TLS13] {
+            let setting = Setting::new(version, false);
+            assert_eq!(setting.connect(&setting.config()), Ok(HandshakeKind::Full));
+            let fresh = setting.config();
+            setting.rotate();
+            assert!(is_superseded(&setting.connect(&fresh)), "{version:?}");
+        }
+    }
+
     /// Nor is a session of it offered: that would be as good as the certificate, and no verifier would be asked.
     #[test]
     fn a_generation_that_was_replaced_resumes_nothing() {
         for version in [&TLS12, &TLS13] {
-            let setting = Setting::new(version);
+            let setting = Setting::new(version, true);
             let config = setting.config();
             assert_eq!(setting.connect(&config), Ok(HandshakeKind::Full));
             assert_eq!(setting.connect(&config), Ok(HandshakeKind::Resumed));

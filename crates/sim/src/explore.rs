@@ -21,7 +21,8 @@
 //!   of calls at each.
 //! - A read of the whole source depends on the disk alone, so each is explored once for each state of the disk.
 //!
-//! States are explored breadth first: the first history that breaks a rule is one of the shortest.
+//! States are explored breadth first: the first history that breaks a rule is one of the shortest. But for those that must
+//! come to an end ([`Bounds::deep`]).
 
 mod history;
 mod node;
@@ -76,6 +77,9 @@ pub struct Bounds {
     pub moves: usize,
     /// Stop at the first rule that is broken.
     pub stops_at_first: bool,
+    /// Go on from the newest state, and not from the oldest: ends are reached with few states. A history that breaks a rule
+    /// is not one of the shortest then.
+    pub deep: bool,
 }
 
 impl Bounds {
@@ -97,6 +101,7 @@ impl Bounds {
             states: 200_000,
             moves: usize::MAX,
             stops_at_first: true,
+            deep: false,
         }
     }
 }
@@ -143,7 +148,7 @@ pub fn explore(subject: &dyn Subject, case: &Case, traits: &Traits, bounds: &Bou
         },
     };
     explorer.add(Node::first(case.disk(traits.clone()), case));
-    while let Some(node) = explorer.queue.pop_front() {
+    while let Some(node) = if bounds.deep { explorer.queue.pop_back() } else { explorer.queue.pop_front() } {
         explorer.expand(node);
         if explorer.bounds.stops_at_first && !explorer.report.broken.is_empty() {
             break;

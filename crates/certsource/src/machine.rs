@@ -55,8 +55,8 @@ pub struct Policy {
     ///
     /// An engine with many sources looks at those that are due at about the same time together. For that a look may come up
     /// to a quarter of the interval earlier than it was drawn, but never before the interval less this share. Without a
-    /// spread, a look may come a quarter earlier: mostly once, as those that are made together are due together again. Never
-    /// later.
+    /// spread, a look may come a quarter earlier: mostly once, as those that are made together are due together again. Where
+    /// what may come early is less than 20 ms, it may come up to 20 ms later instead.
     pub jitter: f64,
     /// Time between looks when a wake-up is armed.
     pub safety: Duration,

@@ -312,9 +312,9 @@ fn only_what_is_due_by_the_interval_alone_comes_early_and_never_before_its_sprea
     let reading = || trust(&[&ca])().unwrap().assemble();
     let cases = [
         (0.0, 750, 1_000, 250),
-        (0.02, 980, 1_020, 30),
-        (0.1, 900, 1_100, 150),
-        (0.2, 800, 1_200, 250),
+        (0.02, 980, 1_020, 16),
+        (0.1, 900, 1_100, 80),
+        (0.2, 800, 1_200, 160),
         (0.5, 500, 1_500, 250),
     ];
     for (jitter, first, last, early_by) in cases {

@@ -427,7 +427,9 @@ impl Shared {
                 }
                 Job::Drive(id) => {
                     let Some(slot) = state.entries.get_mut(id) else { continue };
-                    slot.run = Run::Running;
+                    if !slot.take_up() {
+                        continue;
+                    }
                     let woken = std::mem::take(&mut slot.woken);
                     let (entry, turn, check) = (slot.entry.clone(), slot.turn, now + slot.deadline);
                     if let Some(next) = slot.next.take() {
@@ -519,11 +521,12 @@ impl State {
         for id in std::iter::from_fn(|| self.times.take_due(now)).flatten() {
             if let Some(slot) = self.entries.get_mut(id) {
                 slot.next = None;
-                if slot.queue_up() {
+                if slot.fall_due() {
                     self.queue.push_due(Job::Drive(id));
                 }
             } else if let Some(task) = self.later.remove(&id) {
-                self.queue.push_due(Job::Task(task));
+                // An end that somebody was promised: of a wait, of what nobody can confirm.
+                self.queue.push(Job::Task(task));
             }
         }
         self.queue.len() > before
@@ -531,7 +534,7 @@ impl State {
 
     /// Returns whether the queue grew.
     fn queue_up(&mut self, id: u64) -> bool {
-        let grows = self.entries.get_mut(id).is_some_and(Slot::queue_up);
+        let grows = self.entries.get_mut(id).is_some_and(Slot::ask);
         if grows {
             self.queue.push(Job::Drive(id));
         }

@@ -28,8 +28,9 @@ const CONFIRMATIONS: u32 = 3;
 /// By which share of the interval a look may be made early at the most. A divisor of one: looks that are not spread are an
 /// interval apart once they are made together.
 const LEEWAY: f64 = 0.25;
-/// How much of the spread is for being early; the rest is drawn.
-const LEEWAY_OF_SPREAD: f64 = 0.75;
+/// How much of the spread is for being early; the rest is drawn. Less than a half: what is drawn must reach over more than
+/// one of the moments that are shared, or everything stays an unvarying time apart, and together for good.
+const LEEWAY_OF_SPREAD: f64 = 0.4;
 
 /// The decision logic of one source.
 ///
@@ -233,7 +234,14 @@ impl Machine {
                     let at = at.max(now.mono + SHORTEST);
                     // A limit on how long nobody may look counts more than what the detector needs.
                     let is_enough = self.armed == Armed::Watching && self.policy.max_stale.is_none();
-                    until = if is_enough { at } else { until.min(at) };
+                    if is_enough {
+                        until = at;
+                        // Early by the same share as all others, so that they share moments.
+                        let from = at.checked_sub(self.leeway(self.policy.safety));
+                        self.look_from = from.filter(|from| *from > now.mono);
+                    } else {
+                        until = until.min(at);
+                    }
                 }
                 let refused_until = self.refusal.as_ref().and_then(|refusal| refusal.until);
                 Step::Rest([refused_until, held].into_iter().flatten().fold(until, Instant::min))
@@ -536,13 +544,18 @@ impl Machine {
         }
     }
 
+    /// How early a look may be made that is due after this time.
+    fn leeway(&self, interval: Duration) -> Duration {
+        let jitter = self.policy.jitter;
+        interval.mul_f64(if jitter > 0.0 { (2.0 * jitter * LEEWAY_OF_SPREAD).min(LEEWAY) } else { LEEWAY })
+    }
+
     fn next_look(&mut self, now: Now) -> Instant {
         let is_watching = self.armed == Armed::Watching;
         let interval = if is_watching { self.policy.safety } else { self.policy.interval };
         let interval = self.look_in_time(interval);
         let jitter = self.policy.jitter;
-        let early = if jitter > 0.0 { (2.0 * jitter * LEEWAY_OF_SPREAD).min(LEEWAY) } else { LEEWAY };
-        let leeway = interval.mul_f64(early);
+        let leeway = self.leeway(interval);
         let last = interval.mul_f64(1.0 + jitter);
         // Drawn so that what comes early is not before the interval less its jitter.
         let first = (interval.mul_f64(1.0 - jitter) + leeway).min(last);

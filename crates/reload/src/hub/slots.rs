@@ -26,7 +26,10 @@ pub(super) struct Slot {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Run {
     Idle,
-    Queued,
+    /// Queued because something asked for it.
+    Asked,
+    /// Queued because it is due. It may be asked for meanwhile, and is then queued once more.
+    Due,
     Running,
     /// Running, and asked for again.
     Again,
@@ -37,15 +40,36 @@ impl Slot {
         Self { entry, deadline, run: Run::Idle, woken: false, next: None, turn: 0 }
     }
 
-    /// Returns whether it goes into the queue.
-    pub(super) fn queue_up(&mut self) -> bool {
+    /// Something asks for it. Returns whether it goes into the queue.
+    pub(super) fn ask(&mut self) -> bool {
         let (run, grows) = match self.run {
-            Run::Idle => (Run::Queued, true),
+            // What is due stands behind all that is due with it.
+            Run::Idle | Run::Due => (Run::Asked, true),
             Run::Running => (Run::Again, false),
             other => (other, false),
         };
         self.run = run;
         grows
+    }
+
+    /// It is due. Returns whether it goes into the queue.
+    pub(super) fn fall_due(&mut self) -> bool {
+        let (run, grows) = match self.run {
+            Run::Idle => (Run::Due, true),
+            Run::Running => (Run::Again, false),
+            other => (other, false),
+        };
+        self.run = run;
+        grows
+    }
+
+    /// A thread takes a job of it from the queue. `false`: another one has been done for it.
+    pub(super) fn take_up(&mut self) -> bool {
+        let is_queued = matches!(self.run, Run::Asked | Run::Due);
+        if is_queued {
+            self.run = Run::Running;
+        }
+        is_queued
     }
 }
 
@@ -125,6 +149,18 @@ impl<T> Places<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_due_and_then_asked_for_is_queued_again_and_driven_once() {
+        let mut slot = Slot::new(Weak::new(), Duration::from_secs(1));
+        assert!(slot.fall_due() && !slot.fall_due(), "a job among what is due");
+        assert!(slot.ask() && !slot.ask(), "and one that comes sooner");
+        assert!(slot.take_up() && !slot.take_up(), "the first that is taken does for both");
+        assert!(!slot.fall_due() && !slot.ask(), "it runs, and runs again");
+        assert!(slot.run == Run::Again);
+        slot.run = Run::Idle;
+        assert!(!slot.take_up(), "a job that was left over");
+    }
 
     #[test]
     fn a_number_leads_to_its_own_value_only_and_to_none_once_it_is_removed() {

@@ -72,7 +72,8 @@ mod tests {
                 let from = at(ms);
                 let moment = shared(zero, from, at(ms + leeway));
                 assert!(moment >= from, "{ms} {leeway}");
-                assert!(moment <= at(ms + leeway + 19), "{ms} {leeway}");
+                let late = if leeway < 20 { 19 } else { 0 };
+                assert!(moment <= at(ms + leeway + late), "{ms} {leeway}");
             }
         }
         // A second and a quarter of it: four moments a second for all of them. Ten seconds and a quarter: not even two.
@@ -96,6 +97,25 @@ mod tests {
                 // Each look is a little late.
                 at = next(at + Duration::from_millis(2));
                 assert_eq!(at, first + interval * look);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_spread_has_more_than_one_moment_to_go_to() {
+        let zero = Instant::now();
+        for seconds in [1, 5, 10, 60] {
+            for spread in [0.05, 0.1, 0.2, 0.25, 0.5] {
+                // As `Machine` draws it, right after a shared moment.
+                let interval = Duration::from_secs(seconds);
+                let leeway = interval.mul_f64((2.0_f64 * spread * 0.4).min(0.25));
+                let (first, last) = (interval.mul_f64(1.0 - spread) + leeway, interval.mul_f64(1.0 + spread));
+                let mut counts = std::collections::BTreeMap::new();
+                for draw in 0..100 {
+                    let until = zero + Duration::from_millis(1) + first + (last - first) * draw / 100;
+                    *counts.entry(shared(zero, until - leeway, until)).or_insert(0) += 1;
+                }
+                assert!(counts.values().all(|count| *count <= 80), "{seconds} s, {spread}: {counts:?}");
             }
         }
     }

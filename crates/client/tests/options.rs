@@ -90,6 +90,37 @@ async fn a_pushed_source_rotates() {
     client.get(server.url("/")).send().await.unwrap();
 }
 
+/// What only adds has its turn within the time that was asked for, and at once where none was.
+#[tokio::test]
+async fn what_only_adds_takes_its_turn_if_that_is_asked_for() {
+    let cas: Vec<_> = (0..5).map(|n| Ca::new(&n.to_string()).root_der()).collect();
+    let origin = Origin::named("a test");
+    let (at_once, first) = push(origin.clone());
+    let (in_turn, second) = push(origin.clone());
+    let push = |count: usize| {
+        for pusher in [&at_once, &in_turn] {
+            let (roots, origin) = (cas[..count].to_vec(), origin.clone());
+            pusher.push(move || Ok(Parts::new().with_trust(&origin, roots.clone())));
+        }
+    };
+    push(1);
+    let control = Client::builder().source(first).no_proxy().build().await.unwrap();
+    let within = Client::builder().source(second).no_proxy().adopt_within(Duration::from_secs(5));
+    let client = within.build().await.unwrap();
+    let (mut early, mut late) = (control.reloader().watch(), client.reloader().watch());
+    for count in 2..=cas.len() {
+        push(count);
+        soon(early.changed()).await.unwrap();
+        let adopted = std::time::Instant::now();
+        soon(late.changed()).await.unwrap();
+        // A turn is at a random moment: four are not all that early.
+        if adopted.elapsed() > Duration::from_millis(300) {
+            return;
+        }
+    }
+    panic!("four turns were all at once");
+}
+
 #[tokio::test]
 async fn versions_of_tls() {
     let ca = Ca::new("ca");

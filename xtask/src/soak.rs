@@ -15,6 +15,13 @@ use crate::{bench, cargo, machine};
 const REPORT: &str = "docs/SOAK.md";
 /// The user without rights that Linux systems agree on. root reads what nobody may read, so faults need another user.
 const NOBODY: u32 = 65_534;
+/// The heap of the run: one for all threads, that gives back what is free, and keeps nothing aside for a thread. As it is
+/// usual, with several heaps, memory that lies free in them counts as held, and grows for hours although nothing is lost.
+const HEAP: [(&str, &str); 3] = [
+    ("MALLOC_ARENA_MAX", "1"),
+    ("MALLOC_TRIM_THRESHOLD_", "0"),
+    ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0"),
+];
 /// Small enough to be full soon, large enough for three files twice.
 const SMALL: &str = "256k";
 
@@ -30,6 +37,9 @@ pub(crate) struct Options {
     /// Print the report and write nothing
     #[arg(long)]
     dry: bool,
+    /// Leave the heap as the system has it: several, and what lies free in them counts as held
+    #[arg(long)]
+    own_heap: bool,
 }
 
 /// Runs what was asked for.
@@ -56,6 +66,9 @@ fn clients(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let place = Place::new(&programs)?;
     let mut command = Command::new(place.folder.join("certsource-soak"));
     command.args(["--minutes", &options.minutes.to_string()]).env("TMPDIR", place.folder.join("tmp"));
+    if !options.own_heap {
+        command.envs(HEAP);
+    }
     if place.is_small_disk_there {
         command.arg("--small-disk").arg(place.folder.join("disk"));
     }
@@ -73,22 +86,29 @@ fn clients(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     }
     if !options.dry {
         let path = workspace.workspace_root.join(REPORT);
-        fs::write(path, page(&report, &commit, &facts)).with_context(|| format!("writing {REPORT}"))?;
+        fs::write(path, page(options, &report, &commit, &facts))
+            .with_context(|| format!("writing {REPORT}"))?;
     }
     Ok(if output.status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn page(report: &str, commit: &str, facts: &[(&'static str, String)]) -> String {
+fn page(options: &Options, report: &str, commit: &str, facts: &[(&'static str, String)]) -> String {
     let mut page = String::from(
         "# A long run\n\n\
-         Written by `cargo xtask soak`. Clients send requests without a pause, writers of six kinds rotate authorities and\n\
+         Written by `cargo xtask soak`. Clients send requests all the time, writers of six kinds rotate authorities and\n\
          identities under them, and between two rotations something breaks: files, permissions, the disk, the watches of\n\
          the operating system. Short-lived sources and clients come and go. What is run is in `benches/src/bin/soak`.\n\n",
     );
     for (name, value) in facts {
         page.push_str(&format!("- {name}: {value}\n"));
     }
-    page.push_str(&format!("- commit: {commit}\n\n## Result\n\n{}\n", report.trim_end()));
+    let heap = if options.own_heap {
+        String::from("as the system has it: several, and what lies free in them counts as held")
+    } else {
+        let set = HEAP.map(|(name, value)| format!("`{name}={value}`"));
+        format!("one that gives back what is free ({}), so that what counts is what is held", set.join(", "))
+    };
+    page.push_str(&format!("- heap: {heap}\n- commit: {commit}\n\n## Result\n\n{}\n", report.trim_end()));
     page
 }
 
@@ -151,8 +171,14 @@ mod tests {
 
     #[test]
     fn the_page_opens_with_what_it_is_and_where_it_was_run() {
-        let page = page("Nothing grew.\n\n## Counts\n", "abc", &[("cores", "2".to_owned())]);
-        assert!(page.starts_with("# A long run\n"));
-        assert!(page.contains("- cores: 2\n- commit: abc\n\n## Result\n\nNothing grew."), "{page}");
+        let of = |own_heap| {
+            let options = Options { minutes: 60.0, cases: None, dry: false, own_heap };
+            page(&options, "Nothing grew.\n\n## Counts\n", "abc", &[("cores", "2".to_owned())])
+        };
+        let one = of(false);
+        assert!(one.starts_with("# A long run\n"));
+        assert!(one.contains("- cores: 2\n- heap: one that gives back"), "{one}");
+        assert!(one.contains("- commit: abc\n\n## Result\n\nNothing grew."), "{one}");
+        assert!(of(true).contains("- heap: as the system has it"));
     }
 }

@@ -61,6 +61,10 @@ impl Machine {
 
     /// To be called when the source was accepted as it is: from now on the overlap of what it lost is counted.
     pub(super) fn count_overlap(&mut self, now: Now, plain: &Material, served: &Material) {
+        if self.policy.overlap.is_zero() {
+            // Nothing is kept, so there is no end to remember.
+            return;
+        }
         let end = if self.is_strict() { now.mono } else { now.mono + self.policy.overlap };
         for anchor in plain.anchors_missing_from(served) {
             if self.withdrawn.until.len() >= MANY {

@@ -1,5 +1,6 @@
 //! Errors as one line: what is wrong and what to do, never a page, never a control character.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt::Write;
 use std::io;
@@ -17,7 +18,8 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut next = Some(error);
     while let Some(error) = next {
         let words = error.to_string();
-        if !text.contains(&words) {
+        let words = without_limits(&words);
+        if !text.contains(&*words) {
             let colon = if text.is_empty() { "" } else { ": " };
             let _ = write!(text, "{colon}{words}");
         }
@@ -29,6 +31,18 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
         next = below(error);
     }
     safe(&text)
+}
+
+/// The text of an error of the library as this program says it: where that names a limit that a program may raise, this
+/// one has no flag for it, and says what helps here.
+pub(crate) fn without_limits(text: &str) -> Cow<'_, str> {
+    let Some((before, advice)) = text.split_once("; if this is meant, ") else { return Cow::Borrowed(text) };
+    match advice.rsplit_once('`') {
+        Some((limit, rest)) if limit.contains("`Limits::") => Cow::Owned(format!(
+            "{before}; this program takes no more: name fewer or smaller files, or split this one{rest}"
+        )),
+        _ => Cow::Borrowed(text),
+    }
 }
 
 /// What caused it. `io::Error` hides what it wraps from `source`, and shows that one's cause instead.

@@ -1,11 +1,12 @@
 //! `certsource get`: requests by a client that follows its files: one, or many at a steady rate while they rotate.
 //!
 //! What is not here: what a request is made of and who sends it (`get/call.rs`), connections whose handshake is shown
-//! (`get/direct.rs`), and the figures of a repeated run (`get/summary.rs`).
+//! (`get/direct.rs`), why there is no answer (`get/why.rs`), and the figures of a repeated run (`get/summary.rs`).
 
 mod call;
 mod direct;
 mod summary;
+mod why;
 
 use std::fs::File;
 use std::io::{self, Write};

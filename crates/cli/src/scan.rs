@@ -149,14 +149,22 @@ impl Reader<'_> {
         if threads == 1 || places.len() < BATCH / 4 {
             return self.all(places);
         }
-        let share = places.len().div_ceil(threads);
+        let mut shares = places.chunks(places.len().div_ceil(threads));
+        // The first share is read by this thread, so that there is one to read even where the system gives no more.
+        let own = shares.next().unwrap_or_default();
         std::thread::scope(|scope| {
-            let shares = places.chunks(share).map(|share| (scope.spawn(|| self.all(share)), share));
-            let shares: Vec<_> = shares.collect();
-            // A thread that panicked is no reason to lose its files.
-            let files =
-                shares.into_iter().map(|(thread, share)| thread.join().unwrap_or_else(|_| self.all(share)));
-            files.flatten().collect()
+            let start = |share| {
+                let thread = std::thread::Builder::new().spawn_scoped(scope, move || self.all(share));
+                (thread.ok(), share)
+            };
+            let others: Vec<_> = shares.map(start).collect();
+            let mut files = self.all(own);
+            for (thread, share) in others {
+                // Neither a thread that was not given nor one that panicked is a reason to lose its files.
+                let read = thread.and_then(|thread| thread.join().ok());
+                files.extend(read.unwrap_or_else(|| self.all(share)));
+            }
+            files
         })
     }
 

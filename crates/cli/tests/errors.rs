@@ -7,13 +7,14 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use certsource_testkit::{Ca, TestDir};
 
 use crate::common::exporter::{Exporter, value};
 use crate::common::server::{Server, config};
-use crate::common::{Finished, as_another_user, run, run_in};
+use crate::common::{Finished, as_another_user, not_run, run, run_in};
 
 /// Every command that reads a directory, and one that it may not read.
 #[test]
@@ -230,4 +231,57 @@ fn hostile_names_are_escaped_by_every_command() {
     is_harmless(&run(["inspect", "--format=pem", cert]));
     is_harmless(&run(["check", "--nagios", "--expires-in=1000d", cert]));
     is_harmless(&run(["inspect", "red\u{1b}[31m"]));
+}
+
+/// A limit that a program could raise: this one has no flag for it, and says so.
+#[test]
+fn too_much_is_one_line_that_names_no_limit_of_the_library() {
+    let dir = TestDir::new().unwrap();
+    let many = Ca::new("a").certificate_pem().repeat(20_001);
+    let large = dir.write("large.pem", "#".repeat(17 * 1024 * 1024)).unwrap();
+    let many = dir.write("many.pem", many).unwrap();
+    let full = TestDir::at(dir.join("full")).unwrap();
+    (0..10_001).for_each(|number| drop(full.write(format!("{number}.txt"), "").unwrap()));
+    for (path, what) in [
+        (large.as_path(), "the limit of 16777216 bytes"),
+        (&many, "more than 20000 certificates"),
+        (full.path(), "more than 10000 names"),
+    ] {
+        for command in [&["watch", "--once"][..], &["get", "https://localhost:1/"]] {
+            let run = run(command.iter().copied().chain(["--ca", path.to_str().unwrap()]));
+            let line = run.error_line();
+            assert_eq!(run.code, Some(2), "{line}");
+            assert!(line.contains(what) && line.ends_with(" [too_large]"), "{line}");
+            assert!(line.contains("; this program takes no more: name fewer or smaller files"), "{line}");
+            assert!(!line.contains("raise") && !line.contains("Limits"), "{line}");
+        }
+    }
+}
+
+/// A system that gives no further thread: then there is the one that asked.
+#[test]
+fn without_a_further_thread_everything_is_read_all_the_same() {
+    let dir = TestDir::new().unwrap();
+    let Some(program) = as_another_user(&dir) else { return };
+    let inside = TestDir::at(dir.join("in")).unwrap();
+    fs::set_permissions(inside.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let pem = Ca::new("a").certificate_pem();
+    for number in 0..300 {
+        let path = inside.write(format!("{number:03}.pem"), &pem).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let mut limited = Command::new("prlimit");
+    limited.arg("--nproc=1").arg(program().get_program()).args(["check", "--expires-in=1h", "--format=json"]);
+    limited.arg(inside.path()).current_dir("/").env("RUST_BACKTRACE", "1");
+    if rustix::process::geteuid().is_root() {
+        // The limit is none for root.
+        limited.uid(65_534).gid(65_534);
+    }
+    let Ok(output) = limited.output() else { return not_run("there is no prlimit") };
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), &*said), (Some(0), ""));
+    let lines: Vec<_> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+    let at = |number: usize| lines.iter().position(|line| line.contains(&format!("/{number:03}.pem")));
+    let places: Vec<_> = (0..300).map(|number| at(number).expect("each file is told")).collect();
+    assert!(places.is_sorted(), "in their order");
 }

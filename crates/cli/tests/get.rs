@@ -257,6 +257,41 @@ fn a_server_that_is_not_there_is_one_line() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let got = run(get(&format!("https://{free}/"), &stage.ca_path(), &[]));
     assert_eq!((got.code, &*got.stdout), (Some(1), ""));
-    assert!(got.error_line().contains("refused"), "{}", got.stderr);
+    let line = format!(
+        "error: cannot connect to {free}: connection refused; is it running, and is this its address"
+    );
+    assert!(got.error_line().starts_with(&line), "{}", got.stderr);
     drop(stage.ca);
+}
+
+/// With and without a connection of its own: the server and what to do, and no part of the program.
+#[test]
+fn what_a_server_does_wrong_is_told_with_what_to_do() {
+    let stage = Stage::new();
+    let other = Server::start(config(&stage.ca.issue("other.example"), None));
+    let demanding = Server::start(config(&stage.ca.issue("localhost"), Some(&stage.ca)));
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let plain = TcpListener::bind("127.0.0.1:0").unwrap();
+    let of_plain = plain.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in plain.incoming().map_while(Result::ok) {
+            // Whether somebody reads it is not asked.
+            let _ = stream.write_all(b"220 mail.example ready\r\n");
+        }
+    });
+    for (address, timeout, parts) in [
+        (other.address, "30s", ["we refuse", "use a name in the URL that its certificate holds"]),
+        (demanding.address, "30s", ["it sent the alert certificate_required", "--cert and --key"]),
+        (silent.local_addr().unwrap(), "500ms", ["no answer from", "within 500ms (--timeout)"]),
+        (of_plain, "30s", ["does not speak TLS as we do", "is this its TLS port?"]),
+    ] {
+        for more in [&["--timeout", timeout][..], &["--timeout", timeout, "-v"]] {
+            let got = run(get(&format!("https://{address}/"), &stage.ca_path(), more));
+            assert_eq!((got.code, &*got.stdout), (Some(1), ""), "{more:?}");
+            let line = got.stderr.lines().last().unwrap();
+            assert!(line.starts_with("error: ") && line.contains(&address.to_string()), "{more:?}: {line}");
+            assert!(parts.iter().all(|part| line.contains(part)), "{more:?}: {line}");
+            assert!(!line.contains("client error") && !line.contains("sending request"), "{more:?}: {line}");
+        }
+    }
 }

@@ -291,7 +291,7 @@ impl Reader<'_> {
             None => {
                 let limit = self.limits.certificates;
                 let message = format!(
-                    "the source holds more than {limit} certificates; raise the limit if this is meant"
+                    "the source holds more than {limit} certificates; if this is meant, raise `Limits::certificates`"
                 );
                 Err(Error::new(Reason::TooLarge, message))
             }

@@ -77,7 +77,8 @@ impl Plan {
         let mut names = names.map_err(|error| Error::io("list the directory", directory, error))?;
         if names.len() > limits.directory_entries {
             let message = format!(
-                "more than {} names in this directory; name the files, or raise the limit if this is meant",
+                "more than {} names in this directory; if this is meant, name the files, or raise \
+                 `Limits::directory_entries`",
                 limits.directory_entries
             );
             return Err(Error::new(Reason::TooLarge, message).at(directory));

@@ -222,11 +222,12 @@ fn too_large(limits: &Limits, left: u64, place: &Place) -> Error {
     let message = if left < limits.file_bytes {
         let limit = limits.total_bytes;
         format!(
-            "with this file, the source holds more than its limit of {limit} bytes; raise it if this is meant"
+            "with this file, the source holds more than its limit of {limit} bytes; if this is meant, raise \
+             `Limits::total_bytes`"
         )
     } else {
         format!(
-            "this file holds more than the limit of {} bytes; raise it if this is meant",
+            "this file holds more than the limit of {} bytes; if this is meant, raise `Limits::file_bytes`",
             limits.file_bytes
         )
     };

@@ -122,6 +122,9 @@ fn refused(error: &Error, found: &mut Findings) {
         Reason::Unstable => {
             (rank::CONTENT, "find out who writes these files all the time: certsource watch tells when")
         }
+        Reason::TooLarge => {
+            (rank::CONTENT, "name less; only a program of yours may take more, by certsource::files::Limits")
+        }
         _ => (rank::CONTENT, "see to what it says; until then the last good generation is served"),
     };
     found.problem(

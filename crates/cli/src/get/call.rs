@@ -12,7 +12,7 @@ use reqwest::{Method, StatusCode, Url, Version};
 
 use super::Args;
 use super::direct::{Direct, Facts};
-use crate::error;
+use super::why;
 
 /// A body from a file is held in memory, so that it can be sent again: larger ones are not for this program.
 const LARGEST: u64 = 64 * 1024 * 1024;
@@ -143,7 +143,11 @@ impl Sender {
                         // What no connection took was tried on the newest; else it failed where it began.
                         let generation =
                             if failed.is_connect() { client.generation().number() } else { before };
-                        Err(Failed { why: error::chain(&failed), generation, facts: None })
+                        Err(Failed {
+                            why: why::of(&failed, &call.url, call.timeout),
+                            generation,
+                            facts: None,
+                        })
                     }
                 }
             }
@@ -167,11 +171,11 @@ impl Answer {
     /// The next piece of the body; `None` at its end.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, String> {
         match &mut self.body {
-            Body::Client(response) => response.chunk().await.map_err(|failed| error::chain(&failed)),
+            Body::Client(response) => response.chunk().await.map_err(|failed| why::words(&failed)),
             Body::Direct(body) => loop {
                 match body.frame().await {
                     None => return Ok(None),
-                    Some(Err(failed)) => return Err(error::chain(&failed)),
+                    Some(Err(failed)) => return Err(why::words(&failed)),
                     Some(Ok(frame)) => {
                         if let Ok(data) = frame.into_data() {
                             return Ok(Some(data));

@@ -2,6 +2,7 @@
 //! second connection of a generation may resume a session of the first.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,8 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::call::{Call, Failed};
-use crate::{duration, error};
+use super::why;
+use crate::duration;
 
 /// What a handshake showed.
 #[derive(Clone, Debug, Serialize)]
@@ -98,7 +100,8 @@ impl Direct {
         let current = self.configs.load();
         let (config, generation) = (Arc::clone(current.value()), current.generation().number());
         drop(current);
-        let late = || Failed { why: String::from("it took longer than --timeout"), generation, facts: None };
+        let late =
+            || Failed { why: why::late(&why::place(&call.url), call.timeout), generation, facts: None };
         let (stream, facts) = timeout_at(end, connect(call, config))
             .await
             .map_err(|_| late())?
@@ -125,17 +128,15 @@ async fn connect(call: &Call, config: Arc<ClientConfig>) -> Result<(Stream, Box<
     let host = call.url.host_str().unwrap_or_default();
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let port = call.url.port_or_known_default().unwrap_or(443);
-    let tcp = TcpStream::connect((bare, port))
-        .await
-        .map_err(|failed| format!("cannot connect to {host}:{port}: {failed}"))?;
+    let words = |failed: io::Error| why::of(&failed, &call.url, call.timeout);
+    let tcp = TcpStream::connect((bare, port)).await.map_err(words)?;
     let address = tcp.peer_addr().map_err(|failed| failed.to_string())?;
     // Latency is what is shown.
     let _ = tcp.set_nodelay(true);
     let name =
         ServerName::try_from(bare.to_owned()).map_err(|_| format!("{bare} is no name for a server"))?;
     let began = Instant::now();
-    let stream =
-        TlsConnector::from(config).connect(name, tcp).await.map_err(|failed| error::chain(&failed))?;
+    let stream = TlsConnector::from(config).connect(name, tcp).await.map_err(words)?;
     let tls = stream.get_ref().1;
     let text = |text: Option<&str>| text.unwrap_or("?").to_owned();
     let facts = Facts {
@@ -156,7 +157,7 @@ async fn connect(call: &Call, config: Arc<ClientConfig>) -> Result<(Stream, Box<
 }
 
 async fn exchange(call: &Call, stream: Stream, is_h2: bool) -> Result<Response<Incoming>, String> {
-    let words = |failed: hyper::Error| error::chain(&failed);
+    let words = |failed: hyper::Error| why::of(&failed, &call.url, call.timeout);
     let mut request = Request::new(Full::new(call.body.clone()));
     *request.method_mut() = call.method.clone();
     *request.headers_mut() = call.headers.clone();
@@ -168,22 +169,33 @@ async fn exchange(call: &Call, stream: Stream, is_h2: bool) -> Result<Response<I
     let whole = call.url.as_str().split('#').next().unwrap_or_default().to_owned();
     let uri = if is_h2 { whole } else { path };
     *request.uri_mut() = uri.parse::<Uri>().map_err(|failed| failed.to_string())?;
-    if is_h2 {
+    let (sent, connection) = if is_h2 {
         let (mut sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
                 .await
                 .map_err(words)?;
-        tokio::spawn(connection);
-        return sender.send_request(request).await.map_err(words);
+        let connection = tokio::spawn(connection);
+        (sender.send_request(request).await, connection)
+    } else {
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+                .await
+                .map_err(words)?;
+        let connection = tokio::spawn(connection);
+        if !request.headers().contains_key(HOST) {
+            let host = call.url.host_str().unwrap_or_default();
+            let host = call.url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+            let host = HeaderValue::from_str(&host).map_err(|failed| failed.to_string())?;
+            request.headers_mut().insert(HOST, host);
+        }
+        (sender.send_request(request).await, connection)
+    };
+    match sent {
+        // The connection ended before it took the request, and knows why: the server refused our certificate, for one.
+        Err(failed) if failed.is_canceled() || failed.is_closed() => match connection.await {
+            Ok(Err(cause)) => Err(words(cause)),
+            _ => Err(words(failed)),
+        },
+        sent => sent.map_err(words),
     }
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await.map_err(words)?;
-    tokio::spawn(connection);
-    if !request.headers().contains_key(HOST) {
-        let host = call.url.host_str().unwrap_or_default();
-        let host = call.url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        let host = HeaderValue::from_str(&host).map_err(|failed| failed.to_string())?;
-        request.headers_mut().insert(HOST, host);
-    }
-    sender.send_request(request).await.map_err(words)
 }

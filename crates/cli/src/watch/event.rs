@@ -1,5 +1,6 @@
 //! Events as lines: for people, and as JSON with the field names of the contract.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +12,7 @@ use certsource_reload::{Event, EventKind, Failure, Reload};
 use serde::Serialize;
 
 use crate::duration;
-use crate::error::safe;
+use crate::error::{safe, without_limits};
 use crate::output::{self, Output};
 
 #[derive(Serialize)]
@@ -48,7 +49,7 @@ struct Failed<'a> {
     origin: String,
     path: Option<String>,
     line: Option<usize>,
-    message: &'a str,
+    message: Cow<'a, str>,
     serving: u64,
     withdrawal_pending: bool,
 }
@@ -58,7 +59,7 @@ impl<'a> Failed<'a> {
         let path = error.path().map(|path| path.to_string_lossy().into_owned());
         let origin =
             error.origin().map(ToString::to_string).or(origin).or_else(|| path.clone()).unwrap_or_default();
-        let (reason, message) = (error.reason().as_str(), error.message());
+        let (reason, message) = (error.reason().as_str(), without_limits(error.message()));
         Self { reason, origin, path, line: error.line(), message, serving, withdrawal_pending }
     }
 }
@@ -161,7 +162,7 @@ pub(crate) fn tell(output: &Output, event: &Event) -> anyhow::Result<()> {
                 serving: 0,
                 since: output::rfc3339(stale.since),
                 max_stale_seconds: stale.limit.as_secs_f64(),
-                message: stale.to_string(),
+                message: without_limits(&stale.to_string()).into_owned(),
                 cause: stale.error.as_ref().map(|error| error.reason().as_str()),
             };
             line(output, at, name, &record, || stale_in_words(stale, at))
@@ -232,7 +233,7 @@ fn nearing_in_words(expiring: &Expiring) -> String {
 fn stale_in_words(stale: &Stale, at: SystemTime) -> String {
     let unconfirmed = duration::rough(at.duration_since(stale.since).unwrap_or(stale.limit));
     let cause = match &stale.error {
-        Some(error) => format!("{}: {error}", error.reason()),
+        Some(error) => format!("{}: {}", error.reason(), without_limits(&error.to_string())),
         None => String::from("the files did not answer, or never stood still"),
     };
     safe(&format!(
@@ -342,5 +343,6 @@ fn failure_in_words(failure: &Failure) -> String {
         None => String::from("nothing is served yet"),
     };
     let pending = if failure.withdrawal_pending { "; a WITHDRAWN trust anchor is still trusted" } else { "" };
-    safe(&format!("{}: {} ({serving}{pending})", failure.reason(), failure.error))
+    let error = failure.error.to_string();
+    safe(&format!("{}: {} ({serving}{pending})", failure.reason(), without_limits(&error)))
 }

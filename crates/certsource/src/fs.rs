@@ -191,6 +191,19 @@ pub struct Signature {
     born: Option<Stamp>,
 }
 
+#[cfg(feature = "notify")]
+impl Signature {
+    /// Last change of content.
+    pub(crate) fn modified(&self) -> Stamp {
+        self.modified
+    }
+
+    /// Last change of content or attributes.
+    pub(crate) fn changed(&self) -> Stamp {
+        self.changed
+    }
+}
+
 /// What kind of volume a path is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -153,6 +153,46 @@ fn an_event_that_comes_after_the_look_explains_what_that_saw() {
     assert!(matches!(rig.look(), Look::SameUntil(_)), "it was seen");
 }
 
+/// Writes in place until the file's time is later than that of its directory: by a step of the kernel's clock.
+fn write_in_place_after_the_rename(path: &Path, content: &str) {
+    let modified = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
+    let end = Instant::now() + BOUND;
+    loop {
+        fs::write(path, content).unwrap();
+        if modified(path) > modified(path.parent().unwrap()) {
+            return;
+        }
+        assert!(Instant::now() < end, "a write moves no time stamp");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What stands there by then may be half of what the writer means, and its event is still to come.
+#[test]
+fn an_event_of_a_rename_does_not_explain_what_was_written_after_it() {
+    let (dir, cert, key, _) = pair();
+    let ca = fs::canonicalize(dir.join("ca.crt")).unwrap();
+    let new = Ca::new("Next").issue("localhost");
+    for looks_before in [false, true] {
+        for (files, path, content) in
+            [(Files::trust(&ca), &ca, new.root_pem()), (Files::identity(&cert, &key), &key, new.key_pem())]
+        {
+            let mut rig = Rig::at_rest(files);
+            write::rename_over(path, content.clone()).finish().unwrap();
+            if looks_before {
+                assert_eq!(rig.look(), Look::Changed(Arrival::Unannounced));
+            }
+            write_in_place_after_the_rename(path, &content);
+            rig.send(FileEventKind::MovedTo, path);
+            assert_eq!(rig.look(), Look::Changed(Arrival::Unknown));
+            // What comes then is a change of its own.
+            write::rename_over(path, content).finish().unwrap();
+            rig.send(FileEventKind::MovedTo, path);
+            assert_eq!(rig.look(), Look::Changed(Arrival::Renamed));
+        }
+    }
+}
+
 /// Within one tick of the clock a write may leave every signature as it was: an event that tells of one is believed.
 #[test]
 fn an_event_of_a_write_is_a_change_although_no_signature_moved() {

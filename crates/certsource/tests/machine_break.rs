@@ -69,6 +69,21 @@ fn a_demand_on_a_source_that_hangs_is_answered() {
     }
 }
 
+#[test]
+fn a_job_is_overdue_from_when_that_was_told_until_it_comes_back() {
+    let mut machine = Machine::new(Policy::default(), Origin::named("nfs"));
+    let now = Now::read();
+    machine.overdue(now);
+    assert!(!machine.is_overdue(), "nothing is out");
+    assert!(matches!(machine.next(now), Todo::Look));
+    assert!(!machine.is_overdue(), "it is not told yet");
+    let now = now.after(10 * SEC);
+    machine.overdue(now);
+    assert!(machine.is_overdue());
+    machine.looked(now, Ok(Look::Same));
+    assert!(!machine.is_overdue(), "it is back");
+}
+
 // Revocation lists.
 
 #[test]

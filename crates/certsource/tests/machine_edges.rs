@@ -221,3 +221,28 @@ fn gates_that_want_to_be_asked_again_at_once_are_asked_after_a_pause() {
     let unusable = asked_in_ten_seconds(|| Verdict::Unusable(Error::new(Reason::Rejected, "no")));
     assert_eq!(unusable, 5, "a pause that doubles, and that second");
 }
+
+/// A part of the source is no content that could be refused: what can not use it is told as a failure, and asked again.
+#[test]
+fn a_withdrawal_alone_that_can_not_be_used_fails_and_is_not_refused() {
+    let (one, two) = (Ca::new("one"), Ca::new("two"));
+    let (a, b) = (one.issue("a"), one.issue("b"));
+    let fails = Arc::new(AtomicUsize::new(1));
+    let flag = Arc::clone(&fails);
+    let mut world = World::with(full(&[&one, &two], &a), Policy::every(10 * SEC), move |candidate| {
+        if candidate.degraded.is_some() && flag.load(Ordering::Relaxed) > 0 {
+            Verdict::Unusable(Error::new(Reason::Rejected, "no"))
+        } else {
+            Verdict::Accept
+        }
+    });
+    world.told();
+    world.push(Arrival::Unknown, mixed(&[&one], &b, &a));
+    world.pass(60 * SEC);
+    let told = world.told();
+    assert!(told.contains(&"failed rejected".to_owned()), "{told:?}");
+    assert!(!told.iter().any(|told| told.starts_with("refused") || told.contains("generation")), "{told:?}");
+    fails.store(0, Ordering::Relaxed);
+    world.pass(60 * SEC);
+    assert!(world.told().contains(&"degraded generation 2".to_owned()));
+}

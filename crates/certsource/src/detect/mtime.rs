@@ -48,6 +48,9 @@ pub struct Mtime {
     times: Option<Times>,
     /// Whether the last look saw something move; otherwise it said "changed" because it was time to read again.
     has_moved: bool,
+    /// Of which paths the state differed from what was seen before, since [`Mtime::forget_moved`]; empty: of none.
+    #[cfg(feature = "notify")]
+    moved: Vec<bool>,
 }
 
 #[derive(Debug)]
@@ -74,7 +77,10 @@ impl Mtime {
         // The link first: if it moves while the files are looked at, the next look says so.
         self.link = DataLink::find(fs, paths);
         // Made anew with no room to spare: many sources have one file.
-        self.seen = Vec::from_iter(paths.iter().map(|path| Seen::at(fs, path)));
+        let seen = Vec::from_iter(paths.iter().map(|path| Seen::at(fs, path)));
+        #[cfg(feature = "notify")]
+        self.note_moved(paths, &seen);
+        self.seen = seen;
         self.of = Some(self.hash(paths));
         if !paths.iter().all(|path| is_local(fs, path)) {
             self.digests.get_or_insert_default();
@@ -96,6 +102,34 @@ impl Mtime {
     #[cfg(feature = "notify")]
     pub(super) fn has_moved(&self) -> bool {
         self.has_moved
+    }
+
+    /// Before `seen` takes the place of what was seen. The first time nothing is known to have moved.
+    #[cfg(feature = "notify")]
+    fn note_moved(&mut self, paths: &[PathBuf], seen: &[Seen]) {
+        if self.times.is_none() {
+            return;
+        }
+        if self.of != Some(self.hash(paths)) {
+            self.moved = vec![true; seen.len()];
+            return;
+        }
+        self.moved.resize(seen.len(), false);
+        for (moved, (before, seen)) in self.moved.iter_mut().zip(self.seen.iter().zip(seen)) {
+            *moved |= before != seen;
+        }
+    }
+
+    /// What is at each path that changed since [`forget_moved`](Self::forget_moved), as the last look saw it.
+    #[cfg(feature = "notify")]
+    pub(super) fn moved(&self) -> impl Iterator<Item = &Seen> {
+        self.moved.iter().zip(&self.seen).filter(|(moved, _)| **moved).map(|(_, seen)| seen)
+    }
+
+    /// What has changed so far is explained, or never will be.
+    #[cfg(feature = "notify")]
+    pub(super) fn forget_moved(&mut self) {
+        self.moved = Vec::new();
     }
 
     fn changed(&mut self, arrival: Arrival, now: Instant) -> Look {

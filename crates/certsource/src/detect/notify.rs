@@ -3,6 +3,7 @@
 //! What is not here: the watches themselves. They come from the engine ([`Alarm::watches`]), so that many sources
 //! share one watcher.
 
+mod proof;
 mod record;
 mod way;
 
@@ -11,12 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::record::{Lost, Shared};
+use self::proof::is_left_by_rename;
+use self::record::{Happened, Lost, Shared};
 use self::way::Way;
 use super::Mtime;
 use crate::clock::Now;
 use crate::error::Error;
-use crate::fs::{Fs, Volume};
+use crate::fs::{Fs, Seen, Volume};
 use crate::origin::Origin;
 use crate::source::{Alarm, Armed, Arrival, Detector, Look, Sink, Watch, WatchError, Watches};
 
@@ -34,6 +36,8 @@ const ROUNDS: usize = 8;
 /// - Other names in those directories are ignored.
 /// - Reading a file causes no event.
 /// - Watches are set again after every event that may have ended them, and there is a look afterwards.
+/// - A rename is taken for the whole of a change only if the time stamps of the file and of its directory say that nobody
+///   wrote since. Where they can not tell, as on a file system that keeps whole seconds, the content must stand still first.
 /// - Every look also compares signatures, as [`Mtime`] does, so a lost event costs 60 s at most.
 /// - Events may come long after what they tell of. Those that only tell of names (a rename, a removal) say nothing new
 ///   when a look has seen their effect already; a look that sees the effect first says [`Arrival::Unannounced`].
@@ -104,6 +108,19 @@ impl Notify {
         )
     }
 
+    /// How the change that events tell of arrived. Those of a rename explain it only if nobody wrote since.
+    fn arrival(&self, fs: &dyn Fs, happened: &Happened, paths: &[PathBuf]) -> Arrival {
+        let arrival = happened.arrival(paths.len() == 1);
+        if arrival != Arrival::Renamed {
+            return arrival;
+        }
+        // After the files were looked at: what is renamed in between must not count as written.
+        let moved_into = happened.moved_into().iter().filter_map(|directory| fs.metadata(directory).ok());
+        let stamps: Vec<_> = moved_into.map(|meta| meta.modified).collect();
+        let is_left = |seen: &Seen| stamps.iter().any(|stamp| is_left_by_rename(*stamp, seen));
+        if self.poll.moved().all(is_left) { Arrival::Renamed } else { Arrival::Unknown }
+    }
+
     /// Sets the watches of one way. Gives whether every directory stayed the same meanwhile.
     fn set(
         &mut self,
@@ -158,13 +175,13 @@ impl Detector for Notify {
         };
         let look = match (happened, polled) {
             (_, Look::Changed(Arrival::Swapped)) => polled,
-            (Some(happened), Look::Same | Look::SameUntil(_))
+            (Some(happened), Look::Same | Look::SameUntil(_) | Look::Changed(Arrival::Recheck))
                 if happened.is_only_names() && !self.is_unexplained =>
             {
                 // An earlier look has seen it already.
                 polled
             }
-            (Some(happened), _) => Look::Changed(happened.arrival(paths.len() == 1)),
+            (Some(happened), _) => Look::Changed(self.arrival(fs, &happened, paths)),
             (None, Look::Changed(_)) if self.is_watching() && self.poll.has_moved() => {
                 Look::Changed(Arrival::Unannounced)
             }
@@ -172,6 +189,9 @@ impl Detector for Notify {
         };
         if let Look::Changed(arrival) = look {
             self.is_unexplained = arrival == Arrival::Unannounced;
+            if !self.is_unexplained {
+                self.poll.forget_moved();
+            }
         }
         let safety = now.mono + SAFETY_POLL;
         let last = *self.last_armed_look.get_or_insert(now.mono);

@@ -27,23 +27,30 @@ struct Inner {
 }
 
 /// All events since the last look, in brief.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Happened {
     all_moved_to: bool,
     only_names: bool,
     last: FileEventKind,
+    /// The directories into which something was renamed.
+    moved_into: Vec<PathBuf>,
 }
 
 impl Happened {
     /// Whether names came, went or were replaced, and nothing was done to what is in a file. Every such change moves a
     /// signature, so it can be told whether a look has seen it: events may come after the look that saw all of what
     /// they tell of. A write may move none, within one tick of the file system's clock.
-    pub(super) fn is_only_names(self) -> bool {
+    pub(super) fn is_only_names(&self) -> bool {
         self.only_names
     }
 
-    /// How a change arrived. Only for a source of one file does a closed file mean that the writer is done.
-    pub(super) fn arrival(self, is_single: bool) -> Arrival {
+    /// The directories into which something was renamed.
+    pub(super) fn moved_into(&self) -> &[PathBuf] {
+        &self.moved_into
+    }
+
+    /// How a change arrived, if it is all that happened. Only for a source of one file does a closed file mean that the writer is done.
+    pub(super) fn arrival(&self, is_single: bool) -> Arrival {
         match self.last {
             _ if self.all_moved_to => Arrival::Renamed,
             FileEventKind::Closed if is_single => Arrival::Closed,
@@ -74,11 +81,19 @@ impl Shared {
                 return;
             }
             let is_first = inner.happened.is_none();
-            let all_moved_to = inner.happened.is_none_or(|before| before.all_moved_to)
-                && event.kind == FileEventKind::MovedTo;
-            let only_names =
-                inner.happened.is_none_or(|before| before.only_names) && inner.is_of_a_name(event);
-            inner.happened = Some(Happened { all_moved_to, only_names, last: event.kind });
+            let is_of_a_name = inner.is_of_a_name(event);
+            let happened = inner.happened.get_or_insert_with(|| Happened {
+                all_moved_to: true,
+                only_names: true,
+                last: event.kind,
+                moved_into: Vec::new(),
+            });
+            happened.all_moved_to &= event.kind == FileEventKind::MovedTo;
+            happened.only_names &= is_of_a_name;
+            happened.last = event.kind;
+            if happened.all_moved_to && !happened.moved_into.iter().any(|known| known == directory) {
+                happened.moved_into.push(directory.to_path_buf());
+            }
             match (event.kind, &event.path) {
                 (FileEventKind::Rescan, _) | (_, None) => {
                     inner.is_rerouted = true;

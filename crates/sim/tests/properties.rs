@@ -251,6 +251,19 @@ fn histories_that_once_broke_a_property() {
                 ],
             )
         },
+        // Found once in 100,000 histories with late events: the same, and the earlier writer's own key had been replaced meanwhile.
+        Plan {
+            layout: Layout::Pair,
+            fate: Fate::Late,
+            ..full(
+                Strategy::Notify,
+                vec![
+                    Act { writer: 1, ..act(Doing::Rename, 0, 32, &[millis(6)]) },
+                    act(Doing::Rename, 4, 133, &[accesses(22)]),
+                    act(Doing::Rename, 2, 91, &[millis(23), millis(2)]),
+                ],
+            )
+        },
         // Found once in 67,553 histories: the event of a rename comes when the file is written again, and half done.
         Plan {
             layout: Layout::Trust,

@@ -216,8 +216,8 @@ impl Model {
 
     /// Whether what can be seen after a call of this act is what somebody meant. Of an act that is alone: what it means to
     /// leave behind. Where several were under way, each file is as one of them meant it; a directory is swapped as a whole.
-    /// A key that fits a certificate which an earlier act left alone completes what that act began, whatever the act that
-    /// brings the key goes on to do.
+    /// A key that fits a certificate which an earlier act left completes what that act began, whatever the act that brings
+    /// the key goes on to do.
     fn is_meant(&self, act: usize, content: &[Option<Blob>], disk: &Disk) -> bool {
         let holds = |meant: &Meant| meant.iter().all(|(path, blob)| disk.content(path) == *blob);
         if !self.acts[act].is_overlapped {
@@ -234,17 +234,17 @@ impl Model {
         })
     }
 
-    /// Whether this act brought the key to a certificate of an earlier act that wrote nothing else. If it does not fit,
+    /// Whether this act brought the key to a certificate of an earlier act that wrote no other key. If it does not fit,
     /// nothing is published, so that need not be asked here.
     fn completes(&self, act: usize, content: &[Option<Blob>]) -> bool {
         let (Layout::Pair, [certificate, key]) = (self.layout, &self.paths[..]) else { return false };
-        let is_left_alone = |before: &Act| {
+        let is_left = |before: &Act| {
             before.has_begun
                 && !before.is_under_way
-                && before.meant.len() == 1
                 && before.meant.get(certificate) == Some(&content[0])
+                && before.meant.get(key).is_none_or(|key| *key == content[1])
         };
-        self.acts[act].meant.get(key) == Some(&content[1]) && self.acts.iter().any(is_left_alone)
+        self.acts[act].meant.get(key) == Some(&content[1]) && self.acts.iter().any(is_left)
     }
 
     fn tag(&mut self, content: &[Option<Blob>], disk: &Arc<Disk>) -> Option<u64> {

@@ -202,6 +202,11 @@ impl Signature {
     pub(crate) fn changed(&self) -> Stamp {
         self.changed
     }
+
+    /// Creation, where the file system keeps it.
+    pub(crate) fn born(&self) -> Option<Stamp> {
+        self.born
+    }
 }
 
 /// What kind of volume a path is on.

@@ -12,25 +12,24 @@ use crate::fs::{Seen, Stamp};
 
 /// In nanoseconds.
 const MS: i128 = 1_000_000;
-/// Longer than the kernel's clock stands between two of its steps (10 ms), and than a writer takes from the rename of one
-/// file to the rename of the next that it has ready.
-const BREATH: i128 = 100 * MS;
+/// Longer than the kernel's clock stands between two of its steps (10 ms), twice.
+const STEPS: i128 = 20 * MS;
 /// What nobody wrote for so long is whole. Longer than the settle time by more than the coarsest stamps (2 s).
 const STILL: i128 = 5_000 * MS;
 
 /// Whether what was seen of a file was left by a rename into a directory that was last changed at `directory`, and not
 /// by a write after it.
 ///
-/// Not told apart: a write within the same step of the kernel's clock as the rename; a write that was followed by a change
-/// of another name in that directory, within [`BREATH`]; a write that was followed by a change of the file's attributes
-/// and of such a name.
+/// Not told apart: a write within the same step of the kernel's clock as the rename; a file that was removed after the
+/// rename, created again and written, all within one step; a write that was followed by a change of another name in
+/// that directory, within [`STEPS`], or by a change of the file's attributes and of such a name.
 pub(super) fn is_left_by_rename(directory: Stamp, seen: &Seen) -> bool {
     let Seen::There(_, signature) = seen else { return false };
     let (modified, changed) = (nanos(signature.modified()), nanos(signature.changed()));
     let directory = nanos(directory);
     // Positive when the directory changed after the file.
     let later = directory - changed;
-    if modified > directory || later < -BREATH {
+    if modified > directory || later < -STEPS {
         return false;
     }
     if modified != changed || later >= STILL {
@@ -39,7 +38,9 @@ pub(super) fn is_left_by_rename(directory: Stamp, seen: &Seen) -> bool {
     // The last that was done to it is a write, or a rename in the same step of the clock. Where steps are those of the file
     // system, up to 2 s, they are too long to take one for the other.
     let is_coarse = changed % MS == 0 && directory % MS == 0;
-    !is_coarse && (0..=BREATH).contains(&later)
+    // Created, written and renamed within one step, as most writers do: then it does not matter which name was changed after it.
+    let is_born = signature.born().map(nanos) == Some(changed);
+    !is_coarse && (is_born || (0..=STEPS).contains(&later))
 }
 
 fn nanos(stamp: Stamp) -> i128 {
@@ -57,6 +58,10 @@ mod tests {
     }
 
     fn left_in(directory: i128, modified: i128, changed: i128) -> bool {
+        left_of(directory, modified, changed, None)
+    }
+
+    fn left_of(directory: i128, modified: i128, changed: i128, born: Option<i128>) -> bool {
         let stamp = |at: i128| Stamp {
             secs: i64::try_from(at.div_euclid(1_000_000_000)).unwrap(),
             nanos: u32::try_from(at.rem_euclid(1_000_000_000)).unwrap(),
@@ -70,7 +75,7 @@ mod tests {
             mode: 0o600,
             modified: stamp(directory + modified),
             changed: stamp(directory + changed),
-            born: None,
+            born: born.map(|at| stamp(directory + at)),
         };
         is_left_by_rename(stamp(directory), &Seen::There(Kind::File, meta.signature()))
     }
@@ -90,10 +95,21 @@ mod tests {
         assert!(!is_left(46 * MS, 46 * MS));
         assert!(!is_left(1, 1));
         assert!(!is_left(46 * MS, 47 * MS), "also when its mode was set after that");
-        assert!(!is_left(-3_600_000 * MS, 146 * MS), "or its time was set back");
-        assert!(!is_left(-101 * MS, -101 * MS), "another name was changed long after the write");
+        assert!(!is_left(-3_600_000 * MS, 46 * MS), "or its time was set back");
+        assert!(!is_left(-21 * MS, -21 * MS), "another name was changed long after the write");
         assert!(!is_left(-4_999 * MS, -4_999 * MS));
         assert!(!is_left_by_rename(Stamp::default(), &Seen::Not(std::io::ErrorKind::NotFound)));
+    }
+
+    #[test]
+    fn a_file_that_was_written_and_renamed_as_soon_as_it_was_created_may_be_followed_by_others() {
+        let directory = 1_800_000_000_000 * MS + 123_456;
+        for born in [None, Some(-60 * MS), Some(-50 * MS)] {
+            assert_eq!(left_of(directory, -50 * MS, -50 * MS, born), born == Some(-50 * MS), "{born:?}");
+        }
+        assert!(!left_of(directory, 50 * MS, 50 * MS, Some(50 * MS)), "not into this directory");
+        let coarse = 1_800_000_000_000 * MS;
+        assert!(!left_of(coarse, -50 * MS, -50 * MS, Some(-50 * MS)));
     }
 
     /// A link that is renamed leads to a file that nobody touches then.

@@ -222,7 +222,8 @@ impl ClientSessionStore for Sessions {
     }
 }
 
-#[cfg(all(test, any(feature = "ring", feature = "aws-lc-rs")))]
+#[cfg(test)]
+#[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
 mod tests {
     use std::time::Duration;
 

@@ -462,7 +462,9 @@ impl Shared {
         state.running.push(Running { job: state.last_job, since, of, check });
         // If this one hangs, nobody may be left who keeps the time.
         let due = state.times.first().filter(|_| state.keeper.is_none()).map(|at| at + LATE);
-        if let Some(moment) = [check, due].into_iter().flatten().min() {
+        // And nobody takes what is queued behind it: the guard may sleep until an earlier job would have hung.
+        let queued = (!state.queue.is_empty()).then(|| since + LATE);
+        if let Some(moment) = [check, due, queued].into_iter().flatten().min() {
             self.tell_guard(state, moment);
         }
         state.last_job

@@ -208,6 +208,55 @@ fn a_slow_source_delays_none_that_was_woken_with_it() {
     bounded("the slow one", move || waits.join().unwrap());
 }
 
+/// Two that must stand still until the same moment. The first of them hangs then, and nothing has told the guard that the
+/// second is due: when it last looked, both were being read.
+#[test]
+fn a_read_that_hangs_delays_none_that_is_due_with_it() {
+    let hub = Hub::new();
+    let phase = Arc::new(AtomicUsize::new(0));
+    let (at_once, second) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (both, first) = (Hold::new(), Hold::new());
+    let start = |names: [&'static str; 2]| {
+        let read = {
+            let (phase, at_once, second) = (Arc::clone(&phase), Arc::clone(&at_once), Arc::clone(&second));
+            let (both, first) = (both.clone(), first.clone());
+            move || match phase.load(Ordering::SeqCst) {
+                0 => {}
+                1 => {
+                    at_once.fetch_add(1, Ordering::SeqCst);
+                    both.wait();
+                }
+                _ if second.fetch_add(1, Ordering::SeqCst) == 0 => first.wait(),
+                _ => {}
+            }
+        };
+        let (phase, contents) = (Arc::clone(&phase), names.map(|name| anchors(&[&Ca::new(name)])));
+        let source = Slow {
+            look: Box::new(|| ()),
+            read: Box::new(read),
+            make: Box::new(move || contents[phase.load(Ordering::SeqCst).min(1)]()),
+            changed: Arc::new(AtomicBool::new(true)),
+        };
+        Reloader::builder(source).hub(hub.clone()).start().unwrap()
+    };
+    let sources = [start(["one", "two"]), start(["three", "four"])];
+    phase.store(1, Ordering::SeqCst);
+    let waits = sources.map(|source| thread::spawn(move || source.reload_blocking().unwrap().number()));
+    until("both are read", || at_once.load(Ordering::SeqCst) == 2);
+    // The guard goes to sleep in the meantime.
+    thread::sleep(Duration::from_millis(50));
+    phase.store(2, Ordering::SeqCst);
+    both.release();
+    until("the first is read again", || second.load(Ordering::SeqCst) > 0);
+    let begun = Instant::now();
+    until("the second, too", || second.load(Ordering::SeqCst) > 1);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    first.release();
+    for waits in waits {
+        assert_eq!(bounded("it is published", move || waits.join().unwrap()), 2);
+    }
+}
+
 // What panics.
 
 #[derive(Debug)]

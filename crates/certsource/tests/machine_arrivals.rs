@@ -25,6 +25,14 @@ fn a_rename_is_adopted_at_once_only_when_it_leaves_the_source_whole() {
     assert_eq!(world.told(), ["pending key_mismatch"]);
     world.push(Arrival::Renamed, pair(&b, &b));
     assert_eq!(world.told(), ["generation 2"]);
+    // As before, but the time has come to read once more while the key is waited for.
+    let mut slow = World::new(pair(&a, &a));
+    slow.told();
+    slow.push(Arrival::Renamed, pair(&b, &a));
+    slow.push(Arrival::Recheck, pair(&b, &a));
+    assert_eq!(slow.told(), ["pending key_mismatch"]);
+    slow.push(Arrival::Renamed, pair(&b, &b));
+    assert_eq!(slow.told(), ["generation 2"]);
     // Renewed with the same key: the other file could still be to come.
     world.push(Arrival::Renamed, pair(&renewed, &b));
     assert_eq!(world.told(), none());

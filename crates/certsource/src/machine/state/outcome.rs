@@ -242,6 +242,10 @@ impl Machine {
             settling.content = None;
         }
         let is_pair = error.reason() == Reason::KeyMismatch;
+        if is_pair {
+            // Both files were whole when they were read once more: how the one comes that is waited for is known.
+            self.rechecks = false;
+        }
         let before = self.trouble.take();
         let failing_since = before.as_ref().and_then(|trouble| trouble.failing_since);
         let trouble = before.filter(|trouble| !trouble.refused);

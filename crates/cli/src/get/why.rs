@@ -30,7 +30,9 @@ pub(super) fn of(error: &(dyn StdError + 'static), url: &Url, timeout: Duration)
         return safe(&format!("cannot find the host of {at}; {advice}: {}", last(error)));
     }
     // A kernel that gave up has its own number; what took longer than `timeout` has none.
-    let system = find::<io::Error>(error).filter(|error| error.get_ref().is_none());
+    // The innermost: hyper-rustls puts what TLS says of the connection into an `io::Error` of no kind.
+    let ended = steps(error).filter_map(|step| step.downcast_ref::<io::Error>()).last();
+    let system = ended.filter(|error| error.get_ref().is_none());
     match system.map(io::Error::kind) {
         Some(io::ErrorKind::ConnectionRefused) => {
             format!(
@@ -46,7 +48,7 @@ pub(super) fn of(error: &(dyn StdError + 'static), url: &Url, timeout: Duration)
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe),
         ) => closed(&at, &kind),
-        _ => match find::<io::Error>(error) {
+        _ => match ended {
             Some(ended) if ended.kind() == io::ErrorKind::UnexpectedEof => closed(&at, &last(error)),
             _ => safe(&format!("no answer from {at}: {}", words(error))),
         },
@@ -185,8 +187,10 @@ mod tests {
             (io::ErrorKind::UnexpectedEof, "closed the connection"),
             (io::ErrorKind::Other, "no answer from a.example:443"),
         ] {
-            let line = said(&io::Error::from(kind));
-            assert!(line.contains(part), "{kind:?}: {line}");
+            for error in [io::Error::from(kind), io::Error::other(io::Error::from(kind))] {
+                let line = said(&error);
+                assert!(line.contains(part), "{kind:?}: {line}");
+            }
         }
         let name = io::Error::other("failed to lookup address information: Name or service not known");
         assert!(said(&name).starts_with("cannot find the host of a.example:443; check the name"));

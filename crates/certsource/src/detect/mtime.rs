@@ -78,10 +78,10 @@ impl Mtime {
         self.link = DataLink::find(fs, paths);
         // Made anew with no room to spare: many sources have one file.
         let seen = Vec::from_iter(paths.iter().map(|path| Seen::at(fs, path)));
+        let of = Some(self.hash(paths));
         #[cfg(feature = "notify")]
-        self.note_moved(paths, &seen);
-        self.seen = seen;
-        self.of = Some(self.hash(paths));
+        self.note_moved(of, &seen);
+        (self.seen, self.of) = (seen, of);
         if !paths.iter().all(|path| is_local(fs, path)) {
             self.digests.get_or_insert_default();
         } else {
@@ -106,11 +106,11 @@ impl Mtime {
 
     /// Before `seen` takes the place of what was seen. The first time nothing is known to have moved.
     #[cfg(feature = "notify")]
-    fn note_moved(&mut self, paths: &[PathBuf], seen: &[Seen]) {
+    fn note_moved(&mut self, of: Option<u64>, seen: &[Seen]) {
         if self.times.is_none() {
             return;
         }
-        if self.of != Some(self.hash(paths)) {
+        if self.of != of {
             self.moved = vec![true; seen.len()];
             return;
         }

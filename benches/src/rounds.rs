@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::row::Bar;
+
 /// Numbers of one kind, sorted.
 #[derive(Clone, Debug)]
 pub struct Sample(Vec<f64>);
@@ -55,8 +57,17 @@ impl Pair {
 
     /// The middle ratio and its quartiles, as text.
     pub fn ratio_text(&self) -> String {
+        self.ratio_with(2)
+    }
+
+    /// The same, so that one sees on which side of the bar the middle ratio is.
+    pub fn ratio_beside(&self, bar: Bar) -> String {
+        self.ratio_with(bar.digits(self.ratio.median(), 2))
+    }
+
+    fn ratio_with(&self, digits: usize) -> String {
         let [low, middle, high] = [self.ratio.quantile(0.25), self.ratio.median(), self.ratio.quantile(0.75)];
-        format!("{middle:.2} (quartiles {low:.2}–{high:.2})")
+        format!("{middle:.digits$} (quartiles {low:.2}–{high:.2})")
     }
 }
 
@@ -119,6 +130,13 @@ mod tests {
         let pair = Pair::new(vec![2.0, 20.0, 20.0], vec![1.0, 10.0, 10.0]);
         assert_eq!(pair.ratio.median(), 2.0);
         assert_eq!(pair.ratio_text(), "2.00 (quartiles 2.00–2.00)");
+    }
+
+    #[test]
+    fn a_ratio_beside_its_bar_can_be_read() {
+        let pair = Pair::new(vec![0.9774], vec![1.0]);
+        assert_eq!(pair.ratio_beside(Bar::AtLeast(0.98)), "0.977 (quartiles 0.98–0.98)");
+        assert_eq!(pair.ratio_beside(Bar::AtLeast(0.95)), "0.98 (quartiles 0.98–0.98)");
     }
 
     #[test]

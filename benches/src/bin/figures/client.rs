@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use certsource_bench::rig::Rig;
 use certsource_bench::rounds::{Pair, in_turns};
-use certsource_bench::row::{Row, time};
+use certsource_bench::row::{Bar, Row, time};
 use certsource_bench::server::{Http, Sessions};
 use certsource_bench::usage::thread_cpu;
 use certsource_testkit::Ca;
@@ -83,14 +83,15 @@ fn beside(runtime: &Runtime, rig: &Arc<Rig>, loops: usize) -> (Pair, Pair) {
 }
 
 fn row(id: &'static str, what: String, rates: &Pair, costs: &Pair) -> Row {
+    let bar = Bar::AtLeast(0.98);
     Row {
         id,
         what,
         ours: format!("{:.0}/s", rates.ours.median()),
         bare: format!("{:.0}/s", rates.bare.median()),
-        result: format!("{} ×", rates.ratio_text()),
-        bar: "≥ 0.98 ×".to_owned(),
-        is_met: rates.ratio.median() >= 0.98,
+        result: format!("{} ×", rates.ratio_beside(bar)),
+        bar: format!("{bar} ×"),
+        is_met: bar.is_met_by(rates.ratio.median()),
         note: format!(
             "CPU of the client's thread: {} and {} each, {:.3} ×",
             time(costs.ours.median()),

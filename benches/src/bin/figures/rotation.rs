@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use certsource_bench::rig::{Rig, builder, tls};
 use certsource_bench::rounds::{Pair, Sample};
-use certsource_bench::row::{Row, time};
+use certsource_bench::row::{Bar, Row, time};
 use certsource_bench::server::{Http, Sessions};
 use certsource_testkit::Issued;
 
@@ -113,6 +113,7 @@ pub(crate) fn throughput() -> Vec<Row> {
             handshakes.push((rig.server.handshakes() - before) as f64);
         }
         let (pair, handshakes) = (Pair::new(with, without), Sample::new(handshakes));
+        let bar = Bar::AtLeast(0.95);
         rows.push(Row {
             id,
             what: format!(
@@ -121,9 +122,9 @@ pub(crate) fn throughput() -> Vec<Row> {
             ),
             ours: format!("{:.0}/s", pair.ours.median()),
             bare: format!("{:.0}/s", pair.bare.median()),
-            result: format!("{} ×", pair.ratio_text()),
-            bar: "≥ 0.95 ×".to_owned(),
-            is_met: pair.ratio.median() >= 0.95,
+            result: format!("{} ×", pair.ratio_beside(bar)),
+            bar: format!("{bar} ×"),
+            is_met: bar.is_met_by(pair.ratio.median()),
             note: format!(
                 "handshakes for each swap: {:.0}, at the most {:.0}; no request failed",
                 handshakes.median(),

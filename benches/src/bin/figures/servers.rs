@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use certsource::Files;
 use certsource_bench::rounds::{Pair, in_turns};
-use certsource_bench::row::{Row, time};
+use certsource_bench::row::{Bar, Row, time};
 use certsource_bench::usage::thread_cpu;
 use certsource_hyper::{Connector, Error, Follow, TlsListener, serve};
 use certsource_reload::Reloader;
@@ -143,15 +143,15 @@ fn beside(mut ours: impl FnMut() -> Slice, mut bare: impl FnMut() -> Slice) -> (
     (rates, Pair::new(costs.0.into_inner(), costs.1.into_inner()))
 }
 
-fn row(id: &'static str, what: &str, whose: &str, (pair, costs): &(Pair, Pair), least: f64) -> Row {
+fn row(id: &'static str, what: &str, whose: &str, (pair, costs): &(Pair, Pair), bar: Bar) -> Row {
     Row {
         id,
         what: what.to_owned(),
         ours: format!("{:.0}/s", pair.ours.median()),
         bare: format!("{:.0}/s", pair.bare.median()),
-        result: format!("{} ×", pair.ratio_text()),
-        bar: format!("≥ {least} ×"),
-        is_met: pair.ratio.median() >= least,
+        result: format!("{} ×", pair.ratio_beside(bar)),
+        bar: format!("{bar} ×"),
+        is_met: bar.is_met_by(pair.ratio.median()),
         note: format!(
             "CPU of the {whose}'s thread: {} and {} each, {} ×",
             time(costs.ours.median()),
@@ -202,9 +202,15 @@ pub(crate) fn listener() -> Vec<Row> {
             "handshakes with a request each, our listener beside a bare loop",
             "server",
             &handshakes,
-            0.97,
+            Bar::AtLeast(0.97),
         ),
-        row("listener-requests", "requests, our server beside a bare loop", "server", &requests, 0.97),
+        row(
+            "listener-requests",
+            "requests, our server beside a bare loop",
+            "server",
+            &requests,
+            Bar::AtLeast(0.97),
+        ),
     ]
 }
 
@@ -293,7 +299,7 @@ pub(crate) fn follow() -> Vec<Row> {
         "unary calls by tonic, through Follow beside a bare channel",
         "client",
         &pair,
-        0.98,
+        Bar::AtLeast(0.98),
     )]
 }
 

@@ -83,7 +83,8 @@ pub struct Policy {
     pub expiring: Vec<Threshold>,
     /// How long a trust anchor that was withdrawn goes on being trusted, for peers that are slow to change. Zero: not at
     /// all. Nothing prolongs it: an anchor that comes back and is withdrawn again has no more than what is left of the
-    /// first time. [`Machine::withdraw_now`] ends it.
+    /// first time. [`Machine::withdraw_now`] ends it. 4,096 anchors overlap at the most: of more, those that were withdrawn
+    /// first go before their time.
     pub overlap: Duration,
     /// Refuses material with a step back (see [`Regressed`]) instead of telling it.
     pub refuse_regressed: bool,

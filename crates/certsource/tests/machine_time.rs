@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use certsource::clock::Now;
 use certsource::machine::{Machine, Policy, Threshold, Todo, Verdict};
+use certsource::parts::Parts;
 use certsource::source::{Arrival, Look};
-use certsource::{Origin, Reason};
+use certsource::{Error, Origin, Reason};
 use certsource_testkit::Ca;
 use machine_support::*;
 
@@ -181,6 +182,82 @@ fn an_overlap_is_capped() {
     assert_eq!(served(&world), 2);
     world.pass(7 * 86_400 * SEC + SEC);
     assert_eq!(served(&world), 1);
+}
+
+/// Anchors by number, without minting each: they differ in the last bytes of their signature, which nobody checks of an
+/// anchor.
+fn numbered<I: IntoIterator<Item = usize>>(
+    ca: &Ca,
+    numbers: I,
+) -> impl Fn() -> Result<Parts, Error> + Send + 'static + use<I> {
+    let der = ca.certificate_der();
+    let anchor = |number: usize| {
+        let mut der = der.to_vec();
+        let at = der.len() - 2;
+        der[at..].copy_from_slice(&u16::try_from(number).unwrap().to_be_bytes());
+        der.into()
+    };
+    let ders: Vec<_> = numbers.into_iter().map(anchor).collect();
+    move || Ok(Parts::new().with_trust(&Origin::named("ca"), ders.clone()))
+}
+
+/// The numbers of those that are served.
+fn served_numbers(world: &World) -> Vec<usize> {
+    let (_, material) = world.driver.machine().current().unwrap();
+    let number = |der: &[u8]| usize::from(der[der.len() - 2]) << 8 | usize::from(der[der.len() - 1]);
+    let mut numbers: Vec<usize> =
+        material.trust().unwrap().iter().map(|anchor| number(anchor.der())).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+#[test]
+fn of_more_than_4096_anchors_that_overlap_those_withdrawn_first_go_before_their_time() {
+    const MOST: usize = 4096;
+    let ca = Ca::new("many");
+    // 0 stays; 1 to 10 are withdrawn first, the others after them.
+    let (first, others) = (1..11, 11..MOST + 6);
+    let mut world = accept(numbered(&ca, 0..11), overlapping(100 * SEC));
+    world.push(Arrival::Swapped, numbered(&ca, std::iter::once(0).chain(others.clone())));
+    assert_eq!(served_numbers(&world), (0..MOST + 6).collect::<Vec<_>>(), "ten overlap");
+    world.pass(10 * SEC);
+    world.push(Arrival::Swapped, numbered(&ca, [0]));
+    let served = served_numbers(&world);
+    assert_eq!(served.len(), 1 + MOST);
+    assert!(others.clone().all(|number| served.binary_search(&number).is_ok()), "the newest are kept");
+    let (kept, dropped): (Vec<_>, Vec<_>) = first.partition(|number| served.binary_search(number).is_ok());
+    assert_eq!((kept.len(), dropped.len()), (5, 5));
+    // What is kept ends when it always would have.
+    world.pass(89 * SEC);
+    assert_eq!(served_numbers(&world).len(), 1 + MOST);
+    world.pass(2 * SEC);
+    assert_eq!(served_numbers(&world), std::iter::once(0).chain(others).collect::<Vec<_>>());
+    world.pass(10 * SEC);
+    assert_eq!(served_numbers(&world), [0]);
+    // So many ends are remembered, and no more: who had the whole time has nothing left of it, who was dropped is forgotten.
+    for (number, overlaps) in [(kept[0], false), (dropped[0], true)] {
+        world.push(Arrival::Swapped, numbered(&ca, [0, number]));
+        world.push(Arrival::Swapped, numbered(&ca, [0]));
+        assert_eq!(served_numbers(&world).len() == 2, overlaps);
+    }
+    world.pass(101 * SEC);
+    // The memory is full, and the next one overlaps and ends as any other.
+    world.push(Arrival::Swapped, numbered(&ca, [0, 60_000]));
+    world.push(Arrival::Swapped, numbered(&ca, [0]));
+    assert_eq!(served_numbers(&world), [0, 60_000]);
+    world.pass(101 * SEC);
+    assert_eq!(served_numbers(&world), [0]);
+}
+
+#[test]
+fn of_more_than_4096_anchors_withdrawn_at_once_none_stays() {
+    const MOST: usize = 4096;
+    let ca = Ca::new("many");
+    let mut world = accept(numbered(&ca, 0..MOST + 8), overlapping(100 * SEC));
+    world.push(Arrival::Swapped, numbered(&ca, [0]));
+    assert_eq!(served_numbers(&world).len(), 1 + MOST);
+    world.pass(101 * SEC);
+    assert_eq!(served_numbers(&world), [0]);
 }
 
 #[test]

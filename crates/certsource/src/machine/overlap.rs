@@ -1,7 +1,8 @@
 //! What was withdrawn and how it is dealt with: anchors that go on being trusted for a while, where that was asked for,
 //! and steps back.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,14 +13,14 @@ use crate::machine::memory::Step;
 use crate::machine::{Machine, Regressed, Told};
 use crate::material::{Certificate, Material, Role};
 
-/// So many withdrawn anchors are remembered.
+/// So many withdrawn anchors are remembered, and so many can overlap.
 const MANY: usize = 4096;
 
 /// What is remembered of anchors that were withdrawn.
 #[derive(Default)]
 pub(super) struct Withdrawn {
     /// Withdrawn from the source, and until when they are trusted all the same. Kept when that is over, and when they
-    /// come back: so nothing prolongs it.
+    /// come back: so nothing prolongs it. Of what is forgotten beyond `MANY`, nothing overlaps.
     until: BTreeMap<Fingerprint, Instant>,
     /// Not served any more.
     gone: BTreeMap<Fingerprint, Instant>,
@@ -52,7 +53,17 @@ impl Machine {
             until.is_none_or(|until| *until > now.mono)
         };
         let missing = plain.anchors_missing_from(&current.material);
-        plain.with_anchors(missing.into_iter().filter(is_kept).cloned().collect())
+        let mut kept: Vec<&Certificate> = missing.into_iter().filter(is_kept).collect();
+        if kept.len() > MANY {
+            // Those that were withdrawn last stay: they have the latest end, and that of one withdrawn only now is not known
+            // yet. The others are trusted for a shorter time than they could be, never for a longer one.
+            kept.sort_by_key(|anchor| {
+                let until = self.withdrawn.until.get(&anchor.fingerprint());
+                Reverse((until.is_none(), until.copied()))
+            });
+            kept.truncate(MANY);
+        }
+        plain.with_anchors(kept.into_iter().cloned().collect())
     }
 
     fn is_strict(&self) -> bool {
@@ -66,11 +77,21 @@ impl Machine {
             return;
         }
         let end = if self.is_strict() { now.mono } else { now.mono + self.policy.overlap };
-        for anchor in plain.anchors_missing_from(served) {
-            if self.withdrawn.until.len() >= MANY {
-                self.withdrawn.until.retain(|_, until| *until > now.mono);
-            }
+        let overlapping = plain.anchors_missing_from(served);
+        for anchor in &overlapping {
             self.withdrawn.until.entry(anchor.fingerprint()).or_insert(end);
+        }
+        let surplus = self.withdrawn.until.len().saturating_sub(MANY);
+        if surplus == 0 {
+            return;
+        }
+        // An anchor that overlaps is never forgotten: without its end it would stay. There are `MANY` of them at the most.
+        let overlapping: HashSet<_> = overlapping.into_iter().map(Certificate::fingerprint).collect();
+        let others = self.withdrawn.until.iter().filter(|(anchor, _)| !overlapping.contains(*anchor));
+        let mut others: Vec<_> = others.map(|(anchor, until)| (*until, *anchor)).collect();
+        others.sort_unstable();
+        for (_, anchor) in others.into_iter().take(surplus) {
+            self.withdrawn.until.remove(&anchor);
         }
     }
 

@@ -42,6 +42,13 @@ pub(super) fn of(error: &(dyn StdError + 'static), url: &Url, timeout: Duration)
         Some(kind @ (io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable)) => {
             format!("cannot connect to {at}: {kind}; is there a way to it from here?")
         }
+        // reqwest calls both a timeout, and it was not ours that ended this one.
+        Some(io::ErrorKind::TimedOut) if system.is_some_and(|error| error.raw_os_error().is_some()) => {
+            format!(
+                "no answer from {at}: the system gave up before the {timeout:?} of --timeout were over; it is down, or a \
+                 firewall drops what is sent to it"
+            )
+        }
         _ if request.is_some_and(reqwest::Error::is_timeout) => late(&at, timeout),
         Some(
             kind @ (io::ErrorKind::ConnectionReset
@@ -194,6 +201,45 @@ mod tests {
         }
         let name = io::Error::other("failed to lookup address information: Name or service not known");
         assert!(said(&name).starts_with("cannot find the host of a.example:443; check the name"));
+    }
+
+    /// A body that fails with this number of the system.
+    #[cfg(target_os = "linux")]
+    struct Fails(i32);
+
+    #[cfg(target_os = "linux")]
+    impl hyper::body::Body for Fails {
+        type Data = &'static [u8];
+        type Error = io::Error;
+
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<hyper::body::Frame<Self::Data>, io::Error>>> {
+            std::task::Poll::Ready(Some(Err(io::Error::from_raw_os_error(self.0))))
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_system_that_gives_up_is_not_our_timeout() {
+        const ETIMEDOUT: i32 = 110;
+        // Nobody answers.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let tls = rustls::ClientConfig::builder_with_provider(certsource_rustls::default_provider().unwrap());
+        let tls = tls.with_safe_default_protocol_versions().unwrap();
+        let tls = tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+        let client = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().build().unwrap();
+        let sent = client.post(&url).body(reqwest::Body::wrap(Fails(ETIMEDOUT))).send().await;
+        let error = sent.unwrap_err();
+        assert!(error.is_timeout(), "reqwest makes no difference: {error:?}");
+        for line in [said(&error), said(&io::Error::from_raw_os_error(ETIMEDOUT))] {
+            assert!(line.contains("the system gave up before the 3s of --timeout"), "{line}");
+            assert!(!line.contains("within"), "{line}");
+        }
+        let ours = client.post(&url).timeout(Duration::from_millis(50)).send().await.unwrap_err();
+        assert!(said(&ours).contains("within 3s (--timeout)"), "{}", said(&ours));
     }
 
     #[test]

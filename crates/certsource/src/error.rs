@@ -169,6 +169,13 @@ impl Error {
             io::ErrorKind::IsADirectory => {
                 (Reason::NotRegularFile, format!("cannot {doing}: this is a directory; name a file in it"))
             }
+            _ if is_out_of_descriptors(&error) => (
+                Reason::Io,
+                format!(
+                    "cannot {doing}: too many files are open; raise the limit (ulimit -n, LimitNOFILE of a unit), or find out \
+                     what leaves them open"
+                ),
+            ),
             _ if is_link_loop(&error) => (
                 Reason::Io,
                 format!(
@@ -241,6 +248,18 @@ impl Error {
     }
 }
 
+/// No descriptor is left, of this process or of the whole system. The standard library has no name for it.
+#[cfg(unix)]
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let full = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+    full.iter().any(|full| error.raw_os_error() == Some(full.raw_os_error()))
+}
+
+#[cfg(not(unix))]
+fn is_out_of_descriptors(_: &io::Error) -> bool {
+    false
+}
+
 /// More links than the system follows. The standard library has no stable name for it.
 #[cfg(unix)]
 fn is_link_loop(error: &io::Error) -> bool {
@@ -285,5 +304,25 @@ impl StdError for Error {
             Some(cause) => Some(&**cause),
             None => None,
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_or_a_system_without_a_descriptor_is_told_what_to_raise() {
+        for full in [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE] {
+            let error = Error::io("open it", "/a", io::Error::from_raw_os_error(full.raw_os_error()));
+            assert_eq!(error.reason(), Reason::Io);
+            let said = error.to_string();
+            assert!(
+                said.starts_with("/a: cannot open it: too many files are open; raise the limit"),
+                "{said}"
+            );
+        }
+        let other = Error::io("open it", "/a", io::Error::from_raw_os_error(5));
+        assert!(!other.to_string().contains("raise the limit"), "{other}");
     }
 }

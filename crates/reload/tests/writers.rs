@@ -1,23 +1,28 @@
 //! Every row of docs/WRITERS.md on a real disk, by the programs themselves, and the events that come of it: the whole
 //! sequence, not only where it ends. One test for each detector and file system; in each, all rows run at once on one hub.
 //!
-//! What stands where: this file has the table, `writers/scene.rs` the stage and what counts as the expected sequence.
+//! What stands where: this file has the table, `writers/scene.rs` the stage and what counts as the expected sequence,
+//! `writers/apart.rs` the rows that a child performs.
 //! Not here: every moment at which a writer could be interrupted. That is the simulator's work (`certsource-sim`).
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 #![allow(clippy::print_stderr, reason = "what this machine can not perform is said")]
 
+#[path = "writers/apart.rs"]
+mod apart;
 #[path = "writers/scene.rs"]
 mod scene;
 
 use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use certsource::files::Files;
 use certsource_testkit::{AgentFiles, CertbotLive, KubeletDir, TestDir, write};
 
+use apart::{Apart, Surroundings};
 use scene::{Begin, Expected, Row, Strategy, cell};
 
 /// A swap of a volume is made so often.
@@ -385,36 +390,92 @@ fn forbidden() -> Row {
     })
 }
 
+/// Row 21, in a mount namespace of its own: the disk is full, and so what a writer writes in place is cut. It is written
+/// again when there is room.
+fn full(_: Strategy) -> Row {
+    const EXPECTED: &[&str] = &[
+        "loaded 0",
+        "failed empty?",
+        "failed malformed",
+        "failed empty?",
+        "failed malformed?",
+        "recovered",
+        "reloaded 1",
+    ];
+    Row::new(21, "a full disk", Expected::Sequence(EXPECTED), |place| {
+        // Four pages: one for the bundle, and three that are filled. The new bundle needs two, and ends in the second.
+        place.shell(
+            "mkdir small && mount -t tmpfs -o size=16k none small && cp ca.crt small/ca.crt && \
+             { yes '# padding' | head -n 380; cat new; } > big && \
+             { head -c 1000000 /dev/zero > small/filler || true; } && test \"$(stat -f -c %f small)\" = 0",
+        );
+        Begin::new(Files::trust(place.join("small/ca.crt")), |scene| {
+            scene.place.shell("if cat big > small/ca.crt; then exit 1; fi; test \"$(stat -f -c %f small)\" = 0");
+            scene.wait_for("failed malformed");
+            scene.failed_and_serves_the_first("failed malformed", "have it written again (a full disk");
+            scene.place.shell("rm small/filler && cat big > small/ca.crt");
+        })
+    })
+}
+
+/// Row 21, in a process with few descriptors, all of which are in use: nothing can be read. A rename needs none.
+fn starved(_: Strategy) -> Row {
+    const EXPECTED: &[&str] = &["loaded 0", "failed io", "recovered", "reloaded 1"];
+    Row::new(21, "no descriptor left", Expected::Sequence(EXPECTED), |place| {
+        Begin::new(Files::trust(place.join("ca.crt")), |scene| {
+            let mut held = Vec::new();
+            // Again and again: a look may have had one open, and given it back.
+            let mut hold = || held.extend(std::iter::from_fn(|| File::open("/dev/null").ok()));
+            let end = Instant::now() + GAP;
+            while Instant::now() < end {
+                hold();
+                thread::sleep(Duration::from_millis(5));
+            }
+            fs::rename(scene.place.join("new"), scene.place.join("ca.crt")).unwrap();
+            scene.until("failed io", hold);
+            scene.failed_and_serves_the_first("failed io", "too many files are open; raise the limit");
+            drop(held);
+        })
+    })
+}
+
+/// What needs surroundings of its own.
+const APART: &[Apart] = &[
+    (Surroundings::Mounts, bound),
+    (Surroundings::Mounts, full),
+    (Surroundings::Descriptors(100), starved),
+];
+
 #[test]
 fn mtime_tells_the_same_of_every_writer_on_tmpfs() {
-    cell("mtime_tells_the_same_of_every_writer_on_tmpfs", Strategy::Mtime, scene::TMPFS, rows, bound);
+    cell("mtime_tells_the_same_of_every_writer_on_tmpfs", Strategy::Mtime, scene::TMPFS, rows, APART);
 }
 
 #[test]
 fn mtime_tells_the_same_of_every_writer_on_the_disk() {
-    cell("mtime_tells_the_same_of_every_writer_on_the_disk", Strategy::Mtime, scene::DISK, rows, bound);
+    cell("mtime_tells_the_same_of_every_writer_on_the_disk", Strategy::Mtime, scene::DISK, rows, APART);
 }
 
 #[test]
 fn sha256_tells_the_same_of_every_writer_on_tmpfs() {
-    cell("sha256_tells_the_same_of_every_writer_on_tmpfs", Strategy::Sha256, scene::TMPFS, rows, bound);
+    cell("sha256_tells_the_same_of_every_writer_on_tmpfs", Strategy::Sha256, scene::TMPFS, rows, APART);
 }
 
 #[test]
 fn sha256_tells_the_same_of_every_writer_on_the_disk() {
-    cell("sha256_tells_the_same_of_every_writer_on_the_disk", Strategy::Sha256, scene::DISK, rows, bound);
+    cell("sha256_tells_the_same_of_every_writer_on_the_disk", Strategy::Sha256, scene::DISK, rows, APART);
 }
 
 #[cfg(feature = "notify")]
 #[test]
 fn notify_tells_the_same_of_every_writer_on_tmpfs() {
-    cell("notify_tells_the_same_of_every_writer_on_tmpfs", Strategy::Notify, scene::TMPFS, rows, bound);
+    cell("notify_tells_the_same_of_every_writer_on_tmpfs", Strategy::Notify, scene::TMPFS, rows, APART);
 }
 
 #[cfg(feature = "notify")]
 #[test]
 fn notify_tells_the_same_of_every_writer_on_the_disk() {
-    cell("notify_tells_the_same_of_every_writer_on_the_disk", Strategy::Notify, scene::DISK, rows, bound);
+    cell("notify_tells_the_same_of_every_writer_on_the_disk", Strategy::Notify, scene::DISK, rows, APART);
 }
 
 /// The rows of the page are those of the table, of row 18, and of what is held elsewhere.
@@ -428,7 +489,7 @@ fn every_row_of_the_page_is_performed_or_says_where_else() {
     assert_eq!(here, (1..=23).collect());
     // The page is not in the package.
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/WRITERS.md");
-    if let Ok(page) = std::fs::read_to_string(page) {
+    if let Ok(page) = fs::read_to_string(page) {
         let cells = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next()?.parse().ok());
         assert_eq!(here, cells.collect());
     }
@@ -454,9 +515,13 @@ fn a_sequence_that_is_not_the_expected_one_is_refused() {
     assert!(rising.is_met_by(&told(&["loaded 0", "reloaded 2", "degraded", "reloaded 3"])));
     for wrong in [
         &["loaded 0", "reloaded 2"][..],
-        &["loaded 0", "reloaded 2", "reloaded 1", "reloaded 3"],
-        &["loaded 0", "reloaded 1/2", "reloaded 3"],
-        &["loaded 0", "failed not_found", "recovered", "reloaded 3"],
+        // One that the writer rested at is passed over.
+        &["loaded 0", "reloaded 5"],
+        &["loaded 0", "reloaded 1", "reloaded 3", "reloaded 4", "reloaded 5"],
+        &["loaded 0", "reloaded 2", "reloaded 1", "reloaded 5"],
+        &["loaded 0", "reloaded 2", "reloaded 5", "reloaded 6"],
+        &["loaded 0", "reloaded 1/2", "reloaded 2", "reloaded 5"],
+        &["loaded 0", "failed not_found", "recovered", "reloaded 2", "reloaded 5"],
     ] {
         assert!(!rising.is_met_by(&told(wrong)), "{wrong:?}");
     }

@@ -78,7 +78,12 @@ fn named(label: &str) -> &str {
 }
 
 pub(super) fn cut(label: &str, begin: usize) -> Flaw {
-    malformed(begin, format!("this {} section is cut: the file ends before its END line", named(label)))
+    let label = named(label);
+    let message = format!(
+        "this {label} section is cut: the file ends before its END line; if its writer is done, have it written again (a full \
+         disk cuts files)"
+    );
+    malformed(begin, message)
 }
 
 pub(super) fn cut_by_another(label: &str, begin: usize, other: usize) -> Flaw {

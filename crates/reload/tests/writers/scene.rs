@@ -18,6 +18,8 @@ use certsource::machine::Policy;
 use certsource_reload::{Event, EventKind, Generation, Hub, Reloader};
 use certsource_testkit::{Ca, Issued, TestDir};
 
+use crate::apart::{self, Apart};
+
 /// The most that anything may take. Less than the safety poll of `Notify`: there, an event that is lost fails the test.
 const BOUND: Duration = Duration::from_secs(50);
 /// So long nothing more may be told after a writer is done. Looks come several times within it.
@@ -25,9 +27,6 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Two contents that each look whole are further apart than this only if the machine stops for so long.
 const SETTLE: Duration = Duration::from_secs(2);
 const INTERVAL: Duration = Duration::from_millis(200);
-
-/// In the child that is to perform the row with the mount: its directory.
-const MOUNTS_IN: &str = "CERTSOURCE_WRITERS_MOUNTS_IN";
 
 /// Two file systems.
 #[derive(Clone, Copy)]
@@ -123,7 +122,7 @@ pub struct Place {
 }
 
 impl Place {
-    fn new(directory: PathBuf, other: PathBuf) -> Self {
+    pub fn new(directory: PathBuf, other: PathBuf) -> Self {
         let kit = Kit::get();
         let (dir, _) = (TestDir::at(&directory).unwrap(), TestDir::at(&other).unwrap());
         for (name, bundle) in ["ca.crt", "new", "newer", "newest"].into_iter().zip(&kit.bundles) {
@@ -251,6 +250,8 @@ impl Begin {
 #[derive(Default)]
 struct Told {
     events: Mutex<Vec<String>>,
+    /// What failures said, each with the name of its event.
+    failures: Mutex<Vec<(String, String)>>,
     more: Condvar,
 }
 
@@ -263,12 +264,18 @@ impl Told {
                 format!("{name} {}", Kit::get().rounds_of(&reload.generation))
             }
             EventKind::Failed(failure) | EventKind::Rejected(failure) => {
-                format!("{name} {}", failure.reason())
+                let event = format!("{name} {}", failure.reason());
+                self.failures.lock().unwrap().push((event.clone(), failure.to_string()));
+                event
             }
             _ => name.to_owned(),
         };
         self.events.lock().unwrap().push(event);
         self.more.notify_all();
+    }
+
+    fn has(&self, expected: &str) -> bool {
+        self.events.lock().unwrap().iter().any(|event| event == expected)
     }
 
     fn wait_for(&self, expected: &str) {
@@ -293,6 +300,24 @@ impl Scene<'_> {
         self.told.wait_for(event);
     }
 
+    /// Does this again and again until that was told.
+    pub fn until(&self, event: &str, mut again: impl FnMut()) {
+        let end = Instant::now() + BOUND;
+        while !self.told.has(event) {
+            assert!(Instant::now() < end, "no {event:?}, only {:?}", self.told.events.lock().unwrap());
+            again();
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// A failure was told, in these words among others, and the first round is served all the same.
+    pub fn failed_and_serves_the_first(&self, event: &str, words: &str) {
+        let failures = self.told.failures.lock().unwrap().clone();
+        let said = failures.iter().find(|(name, _)| name == event).map(|(_, said)| said.as_str());
+        assert!(said.is_some_and(|said| said.contains(words)), "{event:?} says no {words:?}: {failures:?}");
+        assert_eq!(Kit::get().rounds_of(&self.reloader.unwrap().current()), "0");
+    }
+
     /// Runs the parts between `THEN`, each when what the one before brought is served: round 1, round 2.
     pub fn shells(&self, commands: &str) {
         for (number, command) in commands.split(" THEN ").enumerate() {
@@ -310,7 +335,7 @@ impl Scene<'_> {
 }
 
 /// One row, from its first load to its last event.
-fn perform(row: &Row, strategy: Strategy, hub: Hub, place: &Place) {
+pub fn perform(row: &Row, strategy: Strategy, hub: Hub, place: &Place) {
     let Begin { files, act, is_early } = (row.prepare)(place);
     let mut policy = Policy::every(INTERVAL);
     policy.settle = SETTLE;
@@ -354,19 +379,17 @@ fn perform(row: &Row, strategy: Strategy, hub: Hub, place: &Place) {
     assert_eq!(reloader.status().watching, strategy.is_told_by_directories());
 }
 
-/// All rows of one detector on one file system. `name` is the test's own: row 18 is performed by a child that runs it
-/// again in a mount namespace.
+/// All rows of one detector on one file system. `name` is the test's own: rows that stand apart are performed by children
+/// that run it again.
 pub fn cell(
     name: &str,
     strategy: Strategy,
     volume: Volume,
     rows: fn(Strategy) -> Vec<Row>,
-    bound: fn(Strategy) -> Row,
+    apart: &[Apart],
 ) {
-    if let Some(directory) = std::env::var_os(MOUNTS_IN) {
-        let directory = PathBuf::from(directory);
-        let place = Place::new(directory.join("here"), directory.join("other"));
-        return perform(&bound(strategy), strategy, Hub::new(), &place);
+    if apart::is_performed(strategy, apart) {
+        return;
     }
     let temporary = |base: &str| tempfile::Builder::new().prefix("certsource-").tempdir_in(base).unwrap();
     let (base, other) = (temporary(volume.base), temporary(volume.other));
@@ -389,37 +412,15 @@ pub fn cell(
                 });
             });
         }
-        let base = base.path();
-        scope.spawn(move || check("row 18".to_owned(), &|| in_a_namespace(name, &base.join("mounts"))));
+        for (number, (surroundings, _)) in apart.iter().enumerate() {
+            let directory = base.path().join(format!("apart-{number}"));
+            scope.spawn(move || {
+                check(format!("a row with {surroundings:?}"), &|| {
+                    apart::have_performed(name, number, *surroundings, &directory);
+                });
+            });
+        }
     });
     let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "not as expected (see above): {wrong:#?}");
-}
-
-fn in_a_namespace(name: &str, directory: &Path) {
-    std::fs::create_dir(directory).unwrap();
-    let unshare = || {
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private"]);
-        if !is_superuser() {
-            command.args(["--user", "--map-root-user"]);
-        }
-        command.current_dir(directory).stdin(Stdio::null());
-        command
-    };
-    let may_mount = unshare().args(["mount", "--bind", ".", "."]).stderr(Stdio::null()).status();
-    if !may_mount.is_ok_and(|status| status.success()) {
-        eprintln!("row 18 is left out: no bind mount in a namespace is allowed here");
-        return;
-    }
-    let test = std::env::current_exe().unwrap();
-    let output = unshare()
-        .arg(test)
-        .args(["--exact", name, "--nocapture"])
-        .env(MOUNTS_IN, directory)
-        .output()
-        .unwrap();
-    let said =
-        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-    assert!(output.status.success() && said.contains("1 passed"), "row 18: {said}");
 }

@@ -175,19 +175,7 @@ async fn a_reload_that_drains() {
         let dir = KubeletDir::new(ca.issue("client")).unwrap();
         let gate = Gate::new();
         let leaf = ca.issue("localhost");
-        let server = Server::with(Tls::of(&leaf).clients(&[&ca]).http(Http::One), {
-            let gate = gate.clone();
-            move |request| {
-                let gate = gate.clone();
-                async move {
-                    if request.uri().path() == "/slow" {
-                        gate.passed().await;
-                    }
-                    reply(StatusCode::OK, "ok")
-                }
-            }
-        })
-        .await;
+        let server = Server::slow(Tls::of(&leaf).clients(&[&ca]).http(Http::One), &gate).await;
         // The body of a last hop is reqwest's own, so that attempt counts until its response is there.
         let client = builder(dir.path()).redirect(Redirects::limited(0)).build().await.unwrap();
         let slow = tokio::spawn(client.post(server.url("/slow")).body("x").send());

@@ -213,17 +213,7 @@ async fn a_waiter_of_a_plain_client_that_was_swapped_takes_an_old_connection() {
     let ca = Ca::new("ca");
     let (leaf, first) = (ca.issue("localhost"), ca.issue("client"));
     let gate = Gate::new();
-    let at = gate.clone();
-    let server = Server::with(Tls::of(&leaf).clients(&[&ca]).http(Http::One), move |request| {
-        let gate = at.clone();
-        async move {
-            if request.uri().path() == "/slow" {
-                gate.passed().await;
-            }
-            reply(StatusCode::OK, "ok")
-        }
-    })
-    .await;
+    let server = Server::slow(Tls::of(&leaf).clients(&[&ca]).http(Http::One), &gate).await;
     let dir = KubeletDir::new(&first).unwrap();
     let client = client(&dir).await;
     let old = client.snapshot().unwrap();

@@ -376,17 +376,7 @@ async fn idle_connections_stay_until_the_last_response_head() {
     let ca = Ca::new("ca");
     let leaf = ca.issue("localhost");
     let gate = Gate::new();
-    let at = gate.clone();
-    let server = Server::with(Tls::of(&leaf).http(Http::One), move |request| {
-        let gate = at.clone();
-        async move {
-            if request.uri().path() == "/slow" {
-                gate.passed().await;
-            }
-            reply(StatusCode::OK, "ok")
-        }
-    })
-    .await;
+    let server = Server::slow(Tls::of(&leaf).http(Http::One), &gate).await;
     let old = plain(config(&ca, None)).build().unwrap();
     let slow = tokio::spawn(old.get(server.url("/slow")).send());
     until("the slow request arrives", || server.seen().len() == 1).await;

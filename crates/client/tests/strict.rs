@@ -49,19 +49,7 @@ async fn a_waiter_in_the_old_pool_moves_on() {
     let setting = Setting::new();
     let gate = Gate::new();
     let server_leaf = setting.ca.issue("localhost");
-    let server = Server::with(Tls::of(&server_leaf).clients(&[&setting.ca]).http(Http::One), {
-        let gate = gate.clone();
-        move |request| {
-            let gate = gate.clone();
-            async move {
-                if request.uri().path() == "/slow" {
-                    gate.passed().await;
-                }
-                reply(StatusCode::OK, request.into_body().collect().await.unwrap().to_bytes())
-            }
-        }
-    })
-    .await;
+    let server = Server::slow(Tls::of(&server_leaf).clients(&[&setting.ca]).http(Http::One), &gate).await;
     let client = client(&setting.dir).await;
     let slow = tokio::spawn(client.get(server.url("/slow")).send());
     until("the slow request arrives", || server.seen().len() == 1).await;
@@ -232,19 +220,7 @@ async fn what_waits_for_a_full_connection_moves_on() {
     let setting = Setting::new();
     let gate = Gate::new();
     let server_leaf = setting.ca.issue("localhost");
-    let server = Server::with(Tls::of(&server_leaf).clients(&[&setting.ca]).http(Http::Two), {
-        let gate = gate.clone();
-        move |request| {
-            let gate = gate.clone();
-            async move {
-                if request.uri().path() == "/slow" {
-                    gate.passed().await;
-                }
-                reply(StatusCode::OK, "ok")
-            }
-        }
-    })
-    .await;
+    let server = Server::slow(Tls::of(&server_leaf).clients(&[&setting.ca]).http(Http::Two), &gate).await;
     let client = client(&setting.dir).await;
     // hyper's server takes 200 streams at once.
     let slow: Vec<_> = (0..200).map(|_| tokio::spawn(client.get(server.url("/slow")).send())).collect();

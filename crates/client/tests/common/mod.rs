@@ -183,10 +183,20 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Server {
     /// A server that answers `200 ok` to everything, after it read the body.
     pub async fn start(tls: Tls<'_>) -> Self {
-        Self::with(tls, |request| async move {
-            let body = request.into_body().collect().await;
-            let status = if body.is_ok() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
-            reply(status, body.map_or_else(|_| Bytes::new(), |body| body.to_bytes()))
+        Self::with(tls, echo).await
+    }
+
+    /// The same, but a request to `/slow` waits at the gate first.
+    pub async fn slow(tls: Tls<'_>, gate: &Gate) -> Self {
+        let gate = gate.clone();
+        Self::with(tls, move |request| {
+            let gate = gate.clone();
+            async move {
+                if request.uri().path() == "/slow" {
+                    gate.passed().await;
+                }
+                echo(request).await
+            }
         })
         .await
     }
@@ -368,6 +378,12 @@ impl Drop for Count {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+async fn echo(request: Request<Incoming>) -> Response<Body> {
+    let body = request.into_body().collect().await;
+    let status = if body.is_ok() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+    reply(status, body.map_or_else(|_| Bytes::new(), |body| body.to_bytes()))
 }
 
 pub fn reply(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {

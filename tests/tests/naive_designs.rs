@@ -54,6 +54,12 @@ fn certificates(pem: &[u8]) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(pem).filter_map(Result::ok).collect()
 }
 
+/// Makes what is written there newer than what was there, whatever the file system's clock does.
+fn make_newer(path: &Path) {
+    let later = std::time::SystemTime::now() + Duration::from_secs(5);
+    fs::File::options().write(true).open(path).unwrap().set_modified(later).unwrap();
+}
+
 /// Adds what it finds to the roots that it has.
 struct AddsOnly {
     path: PathBuf,
@@ -421,9 +427,7 @@ async fn is_followed(watch: io::Result<Receiver<()>>, event: Option<&Sender<()>>
     let mut by_hand = EventsOnly::new(&path, watch);
     dir.write("new.pem", second.certificate_pem()).unwrap();
     fs::rename(dir.join("new.pem"), &path).unwrap();
-    // Its time differs, whatever the file system's clock does.
-    let later = std::time::SystemTime::now() + Duration::from_secs(5);
-    fs::File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
+    make_newer(&path);
     if let Some(event) = event {
         event.send(()).unwrap();
     }
@@ -529,4 +533,44 @@ async fn s30_axum_server_forgets_client_authentication_at_its_first_reload() {
     served.reload_from_pem(leaf.chain_pem().into_bytes(), leaf.key_pem().into_bytes()).await.unwrap();
     assert_eq!(answer(soon(stranger().get(&url).send()).await).await.as_deref(), Ok("let in"));
     server.abort();
+}
+
+/// Looks at its file when a handshake fails, so often as its one limit lets it, whichever host it was.
+struct OneLimit {
+    naive: Naive,
+    looked: Option<Instant>,
+}
+
+impl OneLimit {
+    const PAUSE: Duration = Duration::from_secs(600);
+
+    async fn get(&mut self, server: &Server) -> Result<String, String> {
+        let client = over((*self.naive.config()).clone());
+        let sent = answer(client.get(server.url("/")).send().await).await;
+        if sent.is_ok() || self.looked.is_some_and(|looked| looked.elapsed() < Self::PAUSE) {
+            return sent;
+        }
+        self.looked = Some(Instant::now());
+        self.naive.poll().unwrap();
+        answer(client.get(server.url("/")).send().await).await
+    }
+}
+
+/// certsource's client is in `crates/client/tests/reactive.rs`.
+#[tokio::test]
+async fn s31_by_hand_a_bad_host_spends_the_look_that_a_good_one_needs() {
+    let [first, second, stranger] = ["first", "second", "stranger"].map(Ca::new);
+    let (good, bad) = (second.issue("localhost"), stranger.issue("localhost"));
+    let (good, bad) = (Server::start(Tls::of(&good)).await, Server::start(Tls::of(&bad)).await);
+    for is_bad_host_asked in [false, true] {
+        let dir = TestDir::new().unwrap();
+        let path = dir.write("ca.pem", first.certificate_pem()).unwrap();
+        let mut by_hand = OneLimit { naive: Naive::new(&path, None, ALL_VERSIONS).unwrap(), looked: None };
+        if is_bad_host_asked {
+            by_hand.get(&bad).await.unwrap_err();
+        }
+        dir.write("ca.pem", second.certificate_pem()).unwrap();
+        make_newer(&path);
+        assert_eq!(by_hand.get(&good).await.is_err(), is_bad_host_asked, "a look finds the new CA");
+    }
 }

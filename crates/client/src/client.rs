@@ -109,7 +109,15 @@ impl Client {
         &self,
         request: Request,
     ) -> impl Future<Output = Result<Response, reqwest::Error>> + Send + 'static {
-        send::send(Arc::clone(&self.inner), request)
+        send::send(Arc::clone(&self.inner), Ok(request))
+    }
+
+    /// As [`Client::execute`], if it could be built.
+    pub(crate) fn send(
+        self,
+        request: Result<Request, reqwest::Error>,
+    ) -> impl Future<Output = Result<Response, reqwest::Error>> + Send + 'static {
+        send::send(self.inner, request)
     }
 
     /// The certificates that are in use now, each with its role. [`Certificate::inspection`] has the details.

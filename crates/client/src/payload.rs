@@ -16,9 +16,15 @@ pub(crate) enum Payload {
     Stream(Option<Body>),
 }
 
+/// No body.
+impl Default for Payload {
+    fn default() -> Self {
+        Self::Bytes(Bytes::new())
+    }
+}
+
 impl Payload {
-    pub(crate) fn new(body: Option<Body>) -> Self {
-        let Some(mut body) = body else { return Self::Bytes(Bytes::new()) };
+    pub(crate) fn new(mut body: Body) -> Self {
         if body.as_bytes().is_none() {
             return Self::Stream(Some(body));
         }
@@ -59,7 +65,7 @@ impl Payload {
     }
 
     pub(crate) fn clear(&mut self) {
-        *self = Self::Bytes(Bytes::new());
+        *self = Self::default();
     }
 }
 
@@ -69,7 +75,7 @@ mod tests {
 
     #[test]
     fn bytes_come_whole_each_time_and_are_shared() {
-        let mut payload = Payload::new(Some(Body::from("some bytes".to_owned())));
+        let mut payload = Payload::new(Body::from("some bytes".to_owned()));
         assert!(payload.has_bytes() && !payload.is_stream());
         let (first, second) = (payload.next(), payload.next());
         assert_eq!(first.as_bytes(), Some(&b"some bytes"[..]));
@@ -79,8 +85,8 @@ mod tests {
 
     #[test]
     fn no_body_and_an_empty_one_are_the_same() {
-        for body in [None, Some(Body::default()), Some(Body::from(""))] {
-            let mut payload = Payload::new(body);
+        let empty = [Body::default(), Body::from("")].map(Payload::new);
+        for mut payload in empty.into_iter().chain([Payload::default()]) {
             assert!(!payload.has_bytes() && payload.is_whole());
             assert_eq!(payload.next().as_bytes(), Some(&b""[..]));
         }
@@ -88,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_stream_is_whole_only_while_it_is_here() {
-        let mut payload = Payload::new(Some(Body::wrap(Body::from("streamed"))));
+        let mut payload = Payload::new(Body::wrap(Body::from("streamed")));
         assert!(payload.is_stream() && payload.is_whole());
         let away = payload.next();
         assert!(!payload.is_whole());

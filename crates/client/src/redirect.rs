@@ -164,7 +164,8 @@ impl<F: Future + Unpin> Future for Attempt<F> {
                 IS_LAST.set(self.0);
             }
         }
-        let _restore = Restore(IS_LAST.replace(self.is_last));
+        // Mostly it is told already.
+        let _restore = (self.is_last != IS_LAST.get()).then(|| Restore(IS_LAST.replace(self.is_last)));
         Pin::new(&mut self.future).poll(context)
     }
 }

@@ -1,6 +1,7 @@
 //! [`RequestBuilder`]: reqwest's, with a `send` that uses the certificates of the moment it is called.
 
 use std::fmt;
+use std::future::Future;
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -105,9 +106,8 @@ impl RequestBuilder {
     ///
     /// # Cancel safety
     /// As [`Client::execute`].
-    pub async fn send(self) -> Result<Response, reqwest::Error> {
-        let request = self.inner.build()?;
-        self.client.execute(request).await
+    pub fn send(self) -> impl Future<Output = Result<Response, reqwest::Error>> + Send + 'static {
+        self.client.send(self.inner.build())
     }
 
     /// A copy; `None` when the body is a stream.

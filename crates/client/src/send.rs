@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,16 +39,50 @@ const REFUSALS: u32 = 16;
 /// to the server, and then it could not be sent again (docs/decisions/0018).
 const PATIENCE: Duration = Duration::from_millis(250);
 
-pub(crate) async fn send(client: Arc<Inner>, request: Request) -> Result<Response, reqwest::Error> {
-    if request.version() == Version::HTTP_3 {
-        // Its connections would pass by everything that is done here. That client fails, and says why.
-        return client.drafts.execute(request).await;
-    }
-    let mut course = Course::new(&client, request);
-    loop {
-        match course.attempt().await {
-            Next::Done(result) => return result,
-            Next::Again => {}
+/// Sends a request, or says what was wrong with it. Nothing is done before the first poll.
+///
+/// What every request does is in this one future, and what few do is in a box of its own: each future around another is
+/// copied with the request in it, and copies the response.
+pub(crate) fn send(
+    client: Arc<Inner>,
+    request: Result<Request, reqwest::Error>,
+) -> impl Future<Output = Result<Response, reqwest::Error>> + Send + 'static {
+    let mut course = request.map(|request| Course::new(client, request));
+    async move {
+        if course.is_err() {
+            return Err(course.err().expect("it is one"));
+        }
+        let course = course.as_mut().ok().expect("it is none");
+        if course.request.version() == Version::HTTP_3 {
+            // Its connections would pass by everything that is done here. That client fails, and says why.
+            let request = course.take_request();
+            return course.client.drafts.execute(request).await;
+        }
+        course.begin();
+        loop {
+            let (lane, ticket) = match course.enter() {
+                Ok(entered) => entered,
+                Err(closed) => return Err(refused(closed, course.request.url().clone())),
+            };
+            // reqwest limits the attempt by it, and with the attempt that limit goes.
+            let read_by = lane.read_timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+            // Ends the ticket, also when this future is dropped.
+            let open = Open(ticket);
+            let attempt = course.attempt(&lane, &open.0);
+            let result = {
+                let replaced = pin!(course.replaced(&lane));
+                until_retired(attempt, replaced, &open.0).await
+            };
+            let next = match result {
+                Some(Some(Ok(mut response))) if course.is_plain(&lane, &response) => {
+                    mark(&lane, &mut response);
+                    return Ok(response);
+                }
+                result => Box::pin(course.after(lane, open, read_by, result)).await,
+            };
+            if let Next::Done(result) = next {
+                return result;
+            }
         }
     }
 }
@@ -55,14 +90,17 @@ pub(crate) async fn send(client: Arc<Inner>, request: Request) -> Result<Respons
 /// A lane with its generation.
 type Current = certsource_reload::Version<Lane>;
 
+/// A response that reqwest waits for.
+type Pending = <reqwest::Client as Service<Request>>::Future;
+
 /// A request on its way.
-struct Course<'a> {
-    client: &'a Inner,
+struct Course {
+    client: Arc<Inner>,
     /// What is sent, but for its body and for a `Referer` of ours.
     request: Request,
     payload: Payload,
     /// The URL before the last redirect.
-    from: Option<Url>,
+    from: Option<Box<Url>>,
     hops: usize,
     refusals: u32,
     started: Option<Instant>,
@@ -88,38 +126,45 @@ enum Mended {
     TooLate(Unsaved),
 }
 
-impl<'a> Course<'a> {
-    fn new(client: &'a Inner, mut request: Request) -> Self {
-        for (name, value) in &client.factory.default_headers {
-            if let Entry::Vacant(entry) = request.headers_mut().entry(name) {
-                entry.insert(value.clone());
-            }
-        }
-        let payload = Payload::new(request.body_mut().take());
-        let own_timeout = request.timeout().copied();
-        let timeout = own_timeout.or(client.factory.timeout);
+impl Course {
+    fn new(client: Arc<Inner>, request: Request) -> Self {
         Self {
             client,
             request,
-            payload,
+            payload: Payload::default(),
             from: None,
             hops: 0,
             refusals: 0,
             started: None,
-            is_timed_by_lane: own_timeout.is_none(),
-            has_timeout: timeout.is_some(),
+            is_timed_by_lane: false,
+            has_timeout: false,
             deadline: None,
             lane: None,
         }
-        .timed(timeout)
     }
 
-    /// With this timeout from now on. Reading the clock is not for nothing, so without one that is not done.
-    fn timed(mut self, timeout: Option<Duration>) -> Self {
-        if let Some(timeout) = timeout {
+    fn begin(&mut self) {
+        for (name, value) in &self.client.factory.default_headers {
+            if let Entry::Vacant(entry) = self.request.headers_mut().entry(name) {
+                entry.insert(value.clone());
+            }
+        }
+        if let Some(body) = self.request.body_mut().take() {
+            self.payload = Payload::new(body);
+        }
+        let own_timeout = self.request.timeout().copied();
+        self.is_timed_by_lane = own_timeout.is_none();
+        // Reading the clock is not for nothing, so without a timeout that is not done.
+        if let Some(timeout) = own_timeout.or(self.client.factory.timeout) {
+            self.has_timeout = true;
             self.deadline = self.start().checked_add(timeout);
         }
-        self
+    }
+
+    /// The request as it is, with its body.
+    fn take_request(&mut self) -> Request {
+        let url = self.request.url().clone();
+        std::mem::replace(&mut self.request, Request::new(Method::GET, url))
     }
 
     /// When the request was begun: the moment of the first call.
@@ -127,35 +172,44 @@ impl<'a> Course<'a> {
         *self.started.get_or_insert_with(Instant::now)
     }
 
-    async fn attempt(&mut self) -> Next {
-        let (lane, ticket) = match self.enter() {
-            Ok(entered) => entered,
-            Err(closed) => return Next::Done(Err(refused(closed, self.request.url().clone()))),
-        };
-        // reqwest limits the attempt by it, and with the attempt that limit goes.
-        let read_by = lane.read_timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        // Ends the ticket, also when this future is dropped.
-        let open = Open(ticket);
-        let ticket = &open.0;
+    /// An attempt on this lane, to be polled.
+    fn attempt(&mut self, lane: &Lane, ticket: &Arc<Ticket>) -> Until<Attempt<Pending>> {
         let is_last = self.client.factory.redirects.ends_after(self.hops);
-        let request = self.request_for(&lane, ticket, is_last);
+        let request = self.request_for(lane, ticket, is_last);
         let attempt = Attempt::new((&lane.client).call(request), is_last);
-        let attempt = Until::passed(attempt, lane.drain.as_ref());
+        Until::passed(attempt, lane.drain.as_ref())
+    }
+
+    /// Resolves when an attempt that no connection has taken is to leave this lane.
+    async fn replaced(&self, lane: &Lane) {
+        lane.retired.replaced_here().await;
         // A lazy client's stay where they are, if they can: hyper may have lost one, so it does not stay for ever.
-        let is_free = self.is_strict() && (self.is_repeatable() || self.leaves_no_trace(&lane));
+        if self.is_strict() && (self.is_repeatable() || self.leaves_no_trace(lane)) {
+            return;
+        }
         // It has to be gone before a drain deadline would cut it.
         let patience = lane.drain.as_ref().map_or(PATIENCE, |drain| drain.patience(PATIENCE));
-        let retired = async {
-            lane.retired.replaced_here().await;
-            if !is_free && !patience.is_zero() {
-                tokio::time::sleep(patience).await;
-            }
-        };
-        let result = match until_retired(attempt, retired, ticket).await {
-            Some(result) => result,
-            None => return self.taken_back(lane, &open, read_by).await,
-        };
+        if !patience.is_zero() {
+            Box::pin(tokio::time::sleep(patience)).await;
+        }
+    }
+
+    /// Whether nothing is left to be done with such a response.
+    fn is_plain(&self, lane: &Lane, response: &Response) -> bool {
+        !response.status().is_redirection() && self.client.reactive_on.is_empty() && lane.drain.is_none()
+    }
+
+    /// Goes on after an attempt: it has a result, or the drain deadline passed, or it was taken back.
+    async fn after(
+        &mut self,
+        lane: Arc<Current>,
+        open: Open<Body>,
+        read_by: Option<Instant>,
+        result: Option<Option<Result<Response, reqwest::Error>>>,
+    ) -> Next {
+        let ticket = &open.0;
         ticket.end();
+        let Some(result) = result else { return self.taken_back(lane, ticket, read_by).await };
         let Some(result) = result else {
             // It may have been seen, so it is not sent again, whatever is known of it.
             let error = lane.drain.as_ref().map(|drain| drain.error());
@@ -173,7 +227,7 @@ impl<'a> Course<'a> {
                     self.tell_resent(&lane, Because::Response);
                     return Next::Again;
                 }
-                self.after(&lane, response)
+                self.hop(&lane, response)
             }
             Err(error) => {
                 // A failed connect took nothing, whatever is known of the body.
@@ -191,9 +245,7 @@ impl<'a> Course<'a> {
     }
 
     /// Goes on after an attempt was taken back, and dropped, because its generation was replaced before a connection took it.
-    async fn taken_back(&mut self, lane: Arc<Current>, open: &Open<Body>, read_by: Option<Instant>) -> Next {
-        let ticket = &open.0;
-        ticket.end();
+    async fn taken_back(&mut self, lane: Arc<Current>, ticket: &Ticket, read_by: Option<Instant>) -> Next {
         self.lane = None;
         self.tell_bounced(&lane);
         if self.is_repeatable() {
@@ -364,7 +416,7 @@ impl<'a> Course<'a> {
     }
 
     /// Goes on to the next hop, if the response is a redirect that can be followed.
-    fn after(&mut self, lane: &Current, response: Response) -> Next {
+    fn hop(&mut self, lane: &Current, response: Response) -> Next {
         let from = self.request.url();
         let hop = match redirect::hop(self.request.method(), from, response.status(), response.headers()) {
             Some(hop) if self.client.factory.redirects.are_followed() => hop,
@@ -380,7 +432,7 @@ impl<'a> Course<'a> {
         }
         *self.request.method_mut() = hop.method;
         *self.request.url_mut() = hop.url;
-        self.from = Some(from);
+        self.from = Some(Box::new(from));
         self.hops += 1;
         self.refusals = 0;
         Next::Again
@@ -419,11 +471,15 @@ fn refused(closed: Closed, url: Url) -> reqwest::Error {
 
 /// The response is the user's.
 fn done(lane: &Current, mut response: Response) -> Next {
-    response.extensions_mut().insert(ServedBy { generation: lane.generation().number() });
+    mark(lane, &mut response);
     Next::Done(Ok(match &lane.drain {
         Some(drain) => drain.watch(response),
         None => response,
     }))
+}
+
+fn mark(lane: &Current, response: &mut Response) {
+    response.extensions_mut().insert(ServedBy { generation: lane.generation().number() });
 }
 
 /// What hyper-util's pool says of a request that it gave to no connection: because the one that it was to have was closed

@@ -160,17 +160,20 @@ impl<B> Drop for Open<B> {
 }
 
 /// Makes an attempt, or gives it up (`None`) when its generation is replaced before a connection took it.
-pub(crate) async fn until_retired<F: Future + Unpin, B>(
+pub(crate) fn until_retired<F, R, B>(
     mut attempt: F,
-    retired: impl Future<Output = ()>,
+    mut retired: R,
     ticket: &Ticket<B>,
-) -> Option<F::Output> {
-    let mut retired = pin!(retired);
+) -> impl Future<Output = Option<F::Output>>
+where
+    F: Future + Unpin,
+    R: Future<Output = ()> + Unpin,
+{
     let mut is_settled = false;
     poll_fn(move |context| {
         is_settled = is_settled || ticket.is_committed();
         // First, so that a connection that is ready at the same moment is not used.
-        if !is_settled && retired.as_mut().poll(context).is_ready() {
+        if !is_settled && Pin::new(&mut retired).poll(context).is_ready() {
             is_settled = true;
             if ticket.withdraw() {
                 return Poll::Ready(None);
@@ -178,5 +181,4 @@ pub(crate) async fn until_retired<F: Future + Unpin, B>(
         }
         Pin::new(&mut attempt).poll(context).map(Some)
     })
-    .await
 }

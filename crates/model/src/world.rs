@@ -293,8 +293,8 @@ impl World {
                         queue.send(job).expect("the server outlives the requests");
                         ended.passed().await;
                     });
-                    let gone = until_retired(attempt, lane.retired.replaced(), &open.0);
-                    if gone.await.is_none() {
+                    let gone = until_retired(attempt, pin!(lane.retired.replaced()), &open.0).await;
+                    if gone.is_none() {
                         open.0.end();
                         let back = open.0.back().await;
                         if back.is_touched && self.fault != Fault::IgnoresTouch {
@@ -325,7 +325,7 @@ impl World {
                 Kind::Queued | Kind::Dropped => {
                     queue.send(job).expect("the server outlives the requests");
                     let attempt = pin!(ended.passed());
-                    until_retired(attempt, lane.retired.replaced(), &open.0).await;
+                    until_retired(attempt, pin!(lane.retired.replaced()), &open.0).await;
                 }
             }
             open.0.end();

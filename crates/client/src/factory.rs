@@ -20,6 +20,7 @@ use crate::lane::{Http, Lane};
 use crate::proxy::{Proxy, tls_proxy_in_environment};
 use crate::pulse::{Lanes, Pulse};
 use crate::redirect::{self, Redirects};
+use crate::waiting::Alarm;
 
 pub(crate) type Customize = Box<dyn Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync>;
 
@@ -96,6 +97,7 @@ impl Factory {
                 .drain_deadline
                 .map(|deadline| Drain::new(generation.number(), deadline, generation.retired().clone())),
             retired: generation.retired().clone(),
+            alarm: Alarm::set(generation.retired()),
             http: self.http(&asked),
             timeout: asked.timeout,
             read_timeout,

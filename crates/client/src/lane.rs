@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::drain::Drain;
 use crate::pulse::Pulse;
+use crate::waiting::Alarm;
 use certsource_reload::Retired;
 
 /// The client of one generation.
@@ -13,6 +14,7 @@ pub(crate) struct Lane {
     pub(crate) client: reqwest::Client,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) retired: Retired,
+    pub(crate) alarm: Alarm,
     pub(crate) http: Http,
     /// When what still runs here is cut, if it ever is.
     pub(crate) drain: Option<Arc<Drain>>,

@@ -33,6 +33,7 @@ mod sync;
 mod ticket;
 mod trace;
 mod unsaved;
+mod waiting;
 
 pub use builder::Builder;
 pub use certsource::machine::Policy;

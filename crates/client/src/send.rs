@@ -2,14 +2,16 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use certsource_reload::Closed;
 use http::header::{CONTENT_LENGTH, Entry};
 use http::{Method, Version};
 use reqwest::{Body, Request, Response, Url};
+use tokio::time::Sleep;
 use tower_service::Service;
 
 use crate::body::{Parcel, Ticket};
@@ -27,6 +29,7 @@ use crate::served::ServedBy;
 use crate::ticket::{Open, until_retired};
 use crate::trace::{self, Because};
 use crate::unsaved::Unsaved;
+use crate::waiting::Replaced;
 
 /// As often a request is sent again that an HTTP/2 server refused unread, or that a connection closed upon before it took
 /// it. reqwest does so twice; a server that rotates closes connections at each step of it, and one waiting request can
@@ -69,10 +72,7 @@ pub(crate) fn send(
             // Ends the ticket, also when this future is dropped.
             let open = Open(ticket);
             let attempt = course.attempt(&lane, &open.0);
-            let result = {
-                let replaced = pin!(course.replaced(&lane));
-                until_retired(attempt, replaced, &open.0).await
-            };
+            let result = until_retired(attempt, Leaving::new(course, &lane), &open.0).await;
             let next = match result {
                 Some(Some(Ok(mut response))) if course.is_plain(&lane, &response) => {
                     mark(&lane, &mut response);
@@ -110,6 +110,40 @@ struct Course {
     deadline: Option<Instant>,
     /// The lane that a lazy client stays on.
     lane: Option<Arc<Current>>,
+}
+
+/// Resolves when an attempt that no connection has taken is to leave its lane.
+struct Leaving<'a> {
+    replaced: Replaced<'a>,
+    course: &'a Course,
+    lane: &'a Lane,
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl<'a> Leaving<'a> {
+    fn new(course: &'a Course, lane: &'a Lane) -> Self {
+        Self { replaced: Replaced::new(&lane.retired, &lane.alarm), course, lane, patience: None }
+    }
+}
+
+impl Future for Leaving<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let patience = match &mut this.patience {
+            Some(patience) => patience,
+            none => {
+                ready!(Pin::new(&mut this.replaced).poll(context));
+                let patience = this.course.patience(this.lane);
+                if patience.is_zero() {
+                    return Poll::Ready(());
+                }
+                none.insert(Box::pin(tokio::time::sleep(patience)))
+            }
+        };
+        patience.as_mut().poll(context)
+    }
 }
 
 enum Next {
@@ -180,18 +214,14 @@ impl Course {
         Until::passed(attempt, lane.drain.as_ref())
     }
 
-    /// Resolves when an attempt that no connection has taken is to leave this lane.
-    async fn replaced(&self, lane: &Lane) {
-        lane.retired.replaced_here().await;
+    /// So long after the retirement of its lane an attempt is left there that no connection has taken.
+    fn patience(&self, lane: &Lane) -> Duration {
         // A lazy client's stay where they are, if they can: hyper may have lost one, so it does not stay for ever.
         if self.is_strict() && (self.is_repeatable() || self.leaves_no_trace(lane)) {
-            return;
+            return Duration::ZERO;
         }
         // It has to be gone before a drain deadline would cut it.
-        let patience = lane.drain.as_ref().map_or(PATIENCE, |drain| drain.patience(PATIENCE));
-        if !patience.is_zero() {
-            Box::pin(tokio::time::sleep(patience)).await;
-        }
+        lane.drain.as_ref().map_or(PATIENCE, |drain| drain.patience(PATIENCE))
     }
 
     /// Whether nothing is left to be done with such a response.

@@ -4,4 +4,5 @@
 pub(crate) use std::sync::Mutex;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
+pub(crate) use certsource_reload::Retired;
 pub(crate) use tokio::sync::Notify;

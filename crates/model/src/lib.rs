@@ -13,6 +13,9 @@ mod pulse;
 #[allow(dead_code, unreachable_pub, reason = "the real file, included as it is")]
 #[path = "../../client/src/ticket.rs"]
 mod ticket;
+#[allow(dead_code, unreachable_pub, reason = "the real file, included as it is")]
+#[path = "../../client/src/waiting.rs"]
+mod waiting;
 
 mod sync;
 mod world;

@@ -16,6 +16,7 @@ use crate::generation::Retired;
 use crate::pulse::{Lanes, Pulse};
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Notify, Ordering, REGISTERS_LATE};
 use crate::ticket::{Open, Ticket as Real, until_retired};
+use crate::waiting::{Alarm, Replaced};
 
 /// A streaming body, of which there is one: it comes back by the ticket when nobody asked for it.
 struct Body;
@@ -52,6 +53,8 @@ pub enum Fault {
     None,
     /// A waiter is registered after the flag was looked at.
     RegistersLate,
+    /// Nobody tells the attempts that wait that their generation was replaced.
+    Silent,
     /// A request is not counted between picking a generation and being taken.
     Uncounted,
     /// An old generation is drained before it is retired.
@@ -89,6 +92,7 @@ struct Lane {
     number: usize,
     pulse: Arc<Pulse>,
     retired: Retired,
+    alarm: Alarm,
     /// Open when a connection is there.
     connected: Gate,
 }
@@ -176,13 +180,17 @@ impl Gate {
 }
 
 impl Lane {
-    fn new(number: usize) -> Arc<Self> {
-        Arc::new(Self {
-            number,
-            pulse: Arc::default(),
-            retired: Retired::default(),
-            connected: Gate::default(),
-        })
+    fn new(number: usize, fault: Fault) -> Arc<Self> {
+        let retired = Retired::default();
+        let alarm = match fault {
+            Fault::Silent => Alarm::set(&Retired::default()),
+            _ => Alarm::set(&retired),
+        };
+        Arc::new(Self { number, pulse: Arc::default(), alarm, retired, connected: Gate::default() })
+    }
+
+    fn replaced(&self) -> Replaced<'_> {
+        Replaced::new(&self.retired, &self.alarm)
     }
 }
 
@@ -193,7 +201,7 @@ impl World {
 
     /// Publishes a generation, and returns when `reload` would.
     async fn publish(&self, number: usize) {
-        let lane = Lane::new(number);
+        let lane = Lane::new(number, self.fault);
         self.lanes.add(number as u64, &lane.pulse);
         if self.fault == Fault::DrainsFirst {
             self.lanes.drain_before(number as u64).await;
@@ -293,7 +301,7 @@ impl World {
                         queue.send(job).expect("the server outlives the requests");
                         ended.passed().await;
                     });
-                    let gone = until_retired(attempt, pin!(lane.retired.replaced()), &open.0).await;
+                    let gone = until_retired(attempt, lane.replaced(), &open.0).await;
                     if gone.is_none() {
                         open.0.end();
                         let back = open.0.back().await;
@@ -325,7 +333,7 @@ impl World {
                 Kind::Queued | Kind::Dropped => {
                     queue.send(job).expect("the server outlives the requests");
                     let attempt = pin!(ended.passed());
-                    until_retired(attempt, pin!(lane.retired.replaced()), &open.0).await;
+                    until_retired(attempt, lane.replaced(), &open.0).await;
                 }
             }
             open.0.end();
@@ -414,7 +422,7 @@ impl<F: Future> Future for GivenUp<F> {
 /// is left.
 pub fn run(plan: &Plan) {
     REGISTERS_LATE.set(plan.fault == Fault::RegistersLate);
-    let first = Lane::new(1);
+    let first = Lane::new(1, plan.fault);
     let world = Arc::new(World {
         lanes: Lanes::default(),
         settled: AtomicUsize::new(1),

@@ -97,6 +97,14 @@ fn a_lost_wake_up_is_found() {
 }
 
 #[test]
+fn an_attempt_that_nobody_wakes_is_found() {
+    let mut plan = plan(&[Kind::Queued, Kind::Making], 1, false);
+    plan.fault = Fault::Silent;
+    let why = finds(plan).expect("it is found");
+    assert!(why.contains("deadlock"), "{why}");
+}
+
+#[test]
 fn a_request_that_is_not_counted_is_found() {
     let mut plan = plan(&[Kind::Held, Kind::Held], 1, true);
     plan.fault = Fault::Uncounted;

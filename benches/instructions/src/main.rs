@@ -23,7 +23,7 @@ mod bundle;
 #[allow(dead_code, unreachable_pub, reason = "the client's file, included as it is")]
 #[path = "../../../crates/client/src/pulse.rs"]
 mod pulse;
-#[allow(dead_code, unreachable_pub, reason = "the client's file, included as it is")]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "the client's file, included as it is")]
 #[path = "../../../crates/client/src/sync.rs"]
 mod sync;
 #[allow(dead_code, unreachable_pub, reason = "the client's file, included as it is")]

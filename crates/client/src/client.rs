@@ -113,6 +113,7 @@ impl Client {
     }
 
     /// As [`Client::execute`], if it could be built.
+    #[inline]
     pub(crate) fn send(
         self,
         request: Result<Request, reqwest::Error>,

@@ -149,6 +149,7 @@ pub(crate) struct Until<F> {
 }
 
 impl<F> Until<F> {
+    #[inline]
     pub(crate) fn passed(attempt: F, drain: Option<&Arc<Drain>>) -> Self {
         let passed = drain.map(|drain| Box::pin(drain.passed()) as Pin<Box<dyn Future<Output = ()> + Send>>);
         Self { attempt: Some(attempt), passed }
@@ -158,6 +159,7 @@ impl<F> Until<F> {
 impl<F: Future + Unpin> Future for Until<F> {
     type Output = Option<F::Output>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let Some(attempt) = &mut this.attempt else { return Poll::Ready(None) };

@@ -156,6 +156,7 @@ impl<F> Attempt<F> {
 impl<F: Future + Unpin> Future for Attempt<F> {
     type Output = F::Output;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         /// Puts back what was there, also after a panic.
         struct Restore(bool);

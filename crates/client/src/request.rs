@@ -19,6 +19,7 @@ pub struct RequestBuilder {
 }
 
 impl RequestBuilder {
+    #[inline]
     pub(crate) fn new(client: Client, inner: reqwest::RequestBuilder) -> Self {
         Self { client, inner }
     }

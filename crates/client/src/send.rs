@@ -46,21 +46,26 @@ const PATIENCE: Duration = Duration::from_millis(250);
 ///
 /// What every request does is in this one future, and what few do is in a box of its own: each future around another is
 /// copied with the request in it, and copies the response.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "that would move the request once more, into a second place in the future"
+)]
+#[inline]
 pub(crate) fn send(
     client: Arc<Inner>,
-    request: Result<Request, reqwest::Error>,
+    mut request: Result<Request, reqwest::Error>,
 ) -> impl Future<Output = Result<Response, reqwest::Error>> + Send + 'static {
-    let mut course = request.map(|request| Course::new(client, request));
     async move {
-        if course.is_err() {
-            return Err(course.err().expect("it is one"));
-        }
-        let course = course.as_mut().ok().expect("it is none");
-        if course.request.version() == Version::HTTP_3 {
+        if request.as_ref().is_ok_and(|request| request.version() == Version::HTTP_3) {
             // Its connections would pass by everything that is done here. That client fails, and says why.
-            let request = course.take_request();
-            return course.client.drafts.execute(request).await;
+            return Box::pin(client.drafts.execute(request?)).await;
         }
+        let mut course = match &mut request {
+            // Where it is: moved into the course it would be here twice.
+            Ok(request) => Course::new(&client, request),
+            Err(_) => return Err(request.expect_err("it is one")),
+        };
+        let course = &mut course;
         course.begin();
         loop {
             let (lane, ticket) = match course.enter() {
@@ -94,10 +99,10 @@ type Current = certsource_reload::Version<Lane>;
 type Pending = <reqwest::Client as Service<Request>>::Future;
 
 /// A request on its way.
-struct Course {
-    client: Arc<Inner>,
+struct Course<'a> {
+    client: &'a Inner,
     /// What is sent, but for its body and for a `Referer` of ours.
-    request: Request,
+    request: &'a mut Request,
     payload: Payload,
     /// The URL before the last redirect.
     from: Option<Box<Url>>,
@@ -115,13 +120,13 @@ struct Course {
 /// Resolves when an attempt that no connection has taken is to leave its lane.
 struct Leaving<'a> {
     replaced: Replaced<'a>,
-    course: &'a Course,
+    course: &'a Course<'a>,
     lane: &'a Lane,
     patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl<'a> Leaving<'a> {
-    fn new(course: &'a Course, lane: &'a Lane) -> Self {
+    fn new(course: &'a Course<'a>, lane: &'a Lane) -> Self {
         Self { replaced: Replaced::new(&lane.retired, &lane.alarm), course, lane, patience: None }
     }
 }
@@ -160,8 +165,8 @@ enum Mended {
     TooLate(Unsaved),
 }
 
-impl Course {
-    fn new(client: Arc<Inner>, request: Request) -> Self {
+impl<'a> Course<'a> {
+    fn new(client: &'a Inner, request: &'a mut Request) -> Self {
         Self {
             client,
             request,
@@ -193,12 +198,6 @@ impl Course {
             self.has_timeout = true;
             self.deadline = self.start().checked_add(timeout);
         }
-    }
-
-    /// The request as it is, with its body.
-    fn take_request(&mut self) -> Request {
-        let url = self.request.url().clone();
-        std::mem::replace(&mut self.request, Request::new(Method::GET, url))
     }
 
     /// When the request was begun: the moment of the first call.
@@ -346,6 +345,7 @@ impl Course {
     }
 
     /// The request of one attempt, with a body that tells when a connection takes it.
+    #[inline]
     fn request_for(&mut self, lane: &Lane, ticket: &Arc<Ticket>, is_last: bool) -> Request {
         // Not `try_clone`: that makes a map of extensions each time, for a timeout that is set anew anyway.
         let mut request = Request::new(self.request.method().clone(), self.request.url().clone());

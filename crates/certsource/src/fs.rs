@@ -169,43 +169,56 @@ pub struct Meta {
 impl Meta {
     /// What identifies one state of one file: compared with `==` only, never with `<`, because clocks go back.
     pub fn signature(&self) -> Signature {
+        let Self { kind, device, inode, size, modified, changed, born, .. } = *self;
+        let nanos = |stamp: Option<Stamp>| stamp.map_or(Signature::NEVER, |stamp| stamp.nanos);
         Signature {
-            device: self.device,
-            inode: self.inode,
-            size: self.size,
-            modified: self.modified,
-            changed: self.changed,
-            born: self.born,
+            device,
+            inode,
+            size,
+            secs: [modified.secs, changed.secs, born.map_or(0, |stamp| stamp.secs)],
+            nanos: [nanos(Some(modified)), nanos(Some(changed)), nanos(born)],
+            kind,
         }
     }
 }
 
 /// See [`Meta::signature`].
+//
+// 64 bytes, one line of the processor's cache: thousands of them are compared each second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Signature {
     device: u64,
     inode: u64,
     size: u64,
-    modified: Stamp,
-    changed: Stamp,
-    born: Option<Stamp>,
+    /// Of the last change of content, of content or attributes, and of the creation.
+    secs: [i64; 3],
+    nanos: [u32; 3],
+    kind: Kind,
+}
+
+impl Signature {
+    /// In place of the nanoseconds of a moment that the file system does not keep: no second has as many.
+    const NEVER: u32 = u32::MAX;
 }
 
 #[cfg(feature = "notify")]
 impl Signature {
     /// Last change of content.
     pub(crate) fn modified(&self) -> Stamp {
-        self.modified
+        let ([secs, ..], [nanos, ..]) = (self.secs, self.nanos);
+        Stamp { secs, nanos }
     }
 
     /// Last change of content or attributes.
     pub(crate) fn changed(&self) -> Stamp {
-        self.changed
+        let ([_, secs, _], [_, nanos, _]) = (self.secs, self.nanos);
+        Stamp { secs, nanos }
     }
 
     /// Creation, where the file system keeps it.
     pub(crate) fn born(&self) -> Option<Stamp> {
-        self.born
+        let ([.., secs], [.., nanos]) = (self.secs, self.nanos);
+        (nanos != Self::NEVER).then_some(Stamp { secs, nanos })
     }
 }
 

@@ -1,8 +1,10 @@
 //! The detector that compares what `stat(2)` tells.
 
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use rustc_hash::FxHasher;
 
 use super::Sha256;
 use super::link::{DataLink, Moved};
@@ -39,10 +41,11 @@ pub struct Mtime {
     /// What each path led to.
     seen: Vec<Seen>,
     /// Which paths those are: a hash, as no second copy is worth its memory. With thousands of sources, whatever a look
-    /// touches has to come from there each time.
-    of: Option<u64>,
-    hasher: RandomState,
-    link: Option<DataLink>,
+    /// touches has to come from there each time. Two lists of one hash are taken for one only if they lead to the same files,
+    /// too.
+    of: u64,
+    /// Boxed, as most sources have none.
+    link: Option<Box<DataLink>>,
     /// Set while a path is on a volume whose time stamps cannot be relied on.
     digests: Option<Box<Sha256>>,
     times: Option<Times>,
@@ -75,10 +78,10 @@ impl Mtime {
     /// Takes everything as it is now for what was last seen.
     fn take(&mut self, fs: &dyn Fs, paths: &[PathBuf]) {
         // The link first: if it moves while the files are looked at, the next look says so.
-        self.link = DataLink::find(fs, paths);
+        self.link = DataLink::find(fs, paths).map(Box::new);
         // Made anew with no room to spare: many sources have one file.
         let seen = Vec::from_iter(paths.iter().map(|path| Seen::at(fs, path)));
-        let of = Some(self.hash(paths));
+        let of = hash(paths);
         #[cfg(feature = "notify")]
         self.note_moved(of, &seen);
         (self.seen, self.of) = (seen, of);
@@ -106,7 +109,7 @@ impl Mtime {
 
     /// Before `seen` takes the place of what was seen. The first time nothing is known to have moved.
     #[cfg(feature = "notify")]
-    fn note_moved(&mut self, of: Option<u64>, seen: &[Seen]) {
+    fn note_moved(&mut self, of: u64, seen: &[Seen]) {
         if self.times.is_none() {
             return;
         }
@@ -143,13 +146,6 @@ impl Mtime {
         Look::Changed(arrival)
     }
 
-    fn hash(&self, paths: &[PathBuf]) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        // Not as paths, of which `a//b` and `a/b` are the same.
-        paths.iter().for_each(|path| path.as_os_str().hash(&mut hasher));
-        hasher.finish()
-    }
-
     fn any_differs(&self, fs: &dyn Fs, paths: &[PathBuf]) -> bool {
         self.seen.iter().zip(paths).any(|(seen, path)| Seen::at(fs, path) != *seen)
     }
@@ -159,7 +155,7 @@ impl Detector for Mtime {
     fn look(&mut self, fs: &dyn Fs, paths: &[PathBuf], now: Now) -> Result<Look, Error> {
         let mono = now.mono;
         self.has_moved = false;
-        if self.times.is_none() || self.of != Some(self.hash(paths)) {
+        if self.times.is_none() || self.of != hash(paths) {
             self.take(fs, paths);
             if let Some(digests) = &mut self.digests {
                 digests.look(fs, paths, now)?;
@@ -206,6 +202,14 @@ impl Detector for Mtime {
         }
         Ok(times.read_again.map_or(Look::Same, Look::SameUntil))
     }
+}
+
+/// Which paths these are, as far as 64 bits can tell.
+fn hash(paths: &[PathBuf]) -> u64 {
+    let mut hasher = FxHasher::default();
+    // Not as paths, of which `a//b` and `a/b` are the same.
+    paths.iter().for_each(|path| path.as_os_str().hash(&mut hasher));
+    hasher.finish()
 }
 
 /// Whether time stamps of what `path` leads to can be relied on. What is not there has no volume: then that of the

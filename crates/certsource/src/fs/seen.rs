@@ -3,13 +3,13 @@
 use std::io;
 use std::path::Path;
 
-use super::{Fs, Kind, Signature};
+use super::{Fs, Signature};
 
 /// What a path led to. Two are compared with `==` only: any difference is a change, also from one error to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
     /// Something is there.
-    There(Kind, Signature),
+    There(Signature),
     /// Nothing is, or it may not be looked at.
     Not(io::ErrorKind),
 }
@@ -18,7 +18,7 @@ impl Seen {
     /// What `path` leads to now.
     pub(crate) fn at(fs: &dyn Fs, path: &Path) -> Self {
         match fs.metadata(path) {
-            Ok(meta) => Self::There(meta.kind, meta.signature()),
+            Ok(meta) => Self::There(meta.signature()),
             Err(error) => Self::Not(error.kind()),
         }
     }

@@ -55,7 +55,7 @@ impl Machine {
         let content = material.content_id();
         let known = self.turn.as_ref().filter(|turn| turn.content == content).map(|turn| turn.at);
         let at = known.unwrap_or_else(|| now.mono + self.spread.within(within));
-        self.turn = Some(Turn { content, at });
+        self.turn = Some(Box::new(Turn { content, at }));
         Some(at)
     }
 }

@@ -83,8 +83,8 @@ pub(super) struct Held {
 }
 
 impl Trouble {
-    pub(super) fn new(now: Now, error: &Error, pause: Duration) -> Self {
-        Self {
+    pub(super) fn new(now: Now, error: &Error, pause: Duration) -> Box<Self> {
+        Box::new(Self {
             error: error.clone(),
             since: now.mono,
             pause,
@@ -93,7 +93,7 @@ impl Trouble {
             failing_since: None,
             refused: false,
             withdrawal: None,
-        }
+        })
     }
 }
 

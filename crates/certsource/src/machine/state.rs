@@ -37,6 +37,9 @@ const LEEWAY_OF_SPREAD: f64 = 0.4;
 /// An engine calls [`next`](Self::next), does what it says, reports, and takes what there is to tell with
 /// [`tell`](Self::tell). At most one look, read or judgement is out at a time; wake-ups and demands may come at any
 /// time.
+//
+// What is there only while something goes on is boxed: with thousands of sources, a look at one that rests costs as much
+// as the memory that it touches.
 pub struct Machine {
     pub(super) policy: Policy,
     origin: Origin,
@@ -50,12 +53,12 @@ pub struct Machine {
     /// Somebody needs what the next read finds.
     pub(super) hurried: bool,
     /// What is ready, and when it is adopted.
-    pub(super) turn: Option<Turn>,
+    pub(super) turn: Option<Box<Turn>>,
     pace: Pace,
     /// How the change that is being followed arrived; the least certain of all its parts.
     arrival: Option<Arrival>,
-    settling: Option<Settling>,
-    unconfirmed: Option<Unconfirmed>,
+    settling: Option<Box<Settling>>,
+    unconfirmed: Option<Box<Unconfirmed>>,
     /// A look said so, and no read has followed yet.
     moved: bool,
     /// A look had the content read once more; if it is another by then, nothing is known of how it came.
@@ -64,8 +67,8 @@ pub struct Machine {
     pub(super) expiry: Expiry,
     pub(super) withdrawn: Withdrawn,
     pub(super) confirmed: Confirmed,
-    pub(super) trouble: Option<Trouble>,
-    refusal: Option<Refusal>,
+    pub(super) trouble: Option<Box<Trouble>>,
+    refusal: Option<Box<Refusal>>,
     /// Demands made, and those that the read in progress covers.
     pub(super) demands: u64,
     covering: u64,
@@ -221,7 +224,7 @@ impl Machine {
             }
             Step::Confirming(material) => {
                 let times = self.unconfirmed.as_ref().map_or(0, |before| before.times) + 1;
-                self.unconfirmed = Some(Unconfirmed { content: material.content_id(), times });
+                self.unconfirmed = Some(Box::new(Unconfirmed { content: material.content_id(), times }));
                 Step::ReadNext
             }
             _ if self.must_read => Step::ReadNext,
@@ -440,12 +443,12 @@ impl Machine {
             }
             _ => {
                 self.moved = false;
-                self.settling = Some(Settling {
+                self.settling = Some(Box::new(Settling {
                     content: Some(content),
                     since: now.mono,
                     still: now.mono,
                     began: moved_since,
-                });
+                }));
             }
         }
         if now.mono.saturating_duration_since(moved_since) >= self.policy.unstable_after.max(need * 4) {

@@ -24,7 +24,7 @@ const STILL: i128 = 5_000 * MS;
 /// rename, created again and written, all within one step; a write that was followed by a change of another name in
 /// that directory, within [`STEPS`], or by a change of the file's attributes and of such a name.
 pub(super) fn is_left_by_rename(directory: Stamp, seen: &Seen) -> bool {
-    let Seen::There(_, signature) = seen else { return false };
+    let Seen::There(signature) = seen else { return false };
     let (modified, changed) = (nanos(signature.modified()), nanos(signature.changed()));
     let directory = nanos(directory);
     // Positive when the directory changed after the file.
@@ -77,7 +77,7 @@ mod tests {
             changed: stamp(directory + changed),
             born: born.map(|at| stamp(directory + at)),
         };
-        is_left_by_rename(stamp(directory), &Seen::There(Kind::File, meta.signature()))
+        is_left_by_rename(stamp(directory), &Seen::There(meta.signature()))
     }
 
     #[test]

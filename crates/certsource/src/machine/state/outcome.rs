@@ -201,12 +201,8 @@ impl Machine {
             self.told.push_back(Told::Refused(error.clone()));
         }
         // Who demanded since the read began wants the gates asked anew.
-        self.refusal = (self.demands == self.covering).then(|| Refusal {
-            content,
-            error: error.clone(),
-            until,
-            valid_from,
-        });
+        let refusal = Refusal { content, error: error.clone(), until, valid_from };
+        self.refusal = (self.demands == self.covering).then(|| Box::new(refusal));
         self.rest_refused(now, material, error, until);
     }
 

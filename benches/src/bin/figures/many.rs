@@ -26,6 +26,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Signatures are trusted after two seconds; the same again until all is quiet.
 const QUIET: Duration = Duration::from_secs(5);
 const MEASURED: Duration = Duration::from_secs(15);
+/// How long sources with nothing to do are watched.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// Directories with `ca.crt`, `tls.crt` and `tls.key` each.
 struct Tree {
@@ -169,14 +171,16 @@ fn bare_paced<const FILES: usize>(paths: &[[PathBuf; FILES]], times: u32, step: 
     (thread_cpu() - before) as f64 / (paths.len() * times as usize) as f64
 }
 
+/// What a process of its own measures.
+fn number_of_child(what: &str) -> f64 {
+    let program = std::env::current_exe().expect("this program has a path");
+    let output = Command::new(program).args(["--child", what]).output().expect("this program starts");
+    String::from_utf8_lossy(&output.stdout).trim().parse().expect("a child prints a number")
+}
+
 /// What 10,000 sources hold beyond what was loaded.
 pub(crate) fn memory() -> Vec<Row> {
-    let measure = |what: &str| -> f64 {
-        let program = std::env::current_exe().expect("this program has a path");
-        let output = Command::new(program).args(["--child", what]).output().expect("this program starts");
-        String::from_utf8_lossy(&output.stdout).trim().parse().expect("a child prints a number")
-    };
-    let (all, materials) = (measure("sources"), measure("materials"));
+    let (all, materials) = (number_of_child("sources"), number_of_child("materials"));
     let count = SOURCES as f64;
     let beyond = (all - materials) / count;
     let bar = Bar::AtMost(4.0);
@@ -193,10 +197,14 @@ pub(crate) fn memory() -> Vec<Row> {
     }]
 }
 
-/// Runs in a process of its own and returns what it says: mostly KiB.
+/// Runs in a process of its own and returns what it says: KiB, or seconds of CPU.
 pub(crate) fn child(what: &str) -> String {
-    if what == "left" {
-        return left();
+    match what {
+        "left" => return left(),
+        "idle" => return idle_for(IDLE, &punctual()).to_string(),
+        "idle-spread" => return idle_for(IDLE, &Policy::every(SECOND)).to_string(),
+        "idle-bare" => return bare_idle().to_string(),
+        _ => {}
     }
     let tree = Tree::new(SOURCES);
     let kept: Box<dyn Debug>;
@@ -221,30 +229,43 @@ pub(crate) fn child(what: &str) -> String {
     used.to_string()
 }
 
-/// 1,000 sources of one file and nothing to do.
-pub(crate) fn idle() -> Vec<Row> {
+/// 1,000 files of one certificate each, written long enough ago that no start waits for them to settle.
+fn thousand() -> (TestDir, Vec<PathBuf>) {
     let base = TestDir::new().expect("a directory");
     let pem = Ca::new("ca").certificate_pem();
-    let paths: Vec<PathBuf> =
-        (0..1_000).map(|number| base.write(format!("{number}.pem"), &pem).expect("a file")).collect();
-    // What was written just now may be written still: each start would wait for its file to settle.
+    let path = |number: usize| base.write(format!("{number}.pem"), &pem).expect("a file");
+    let paths = (0..1_000).map(path).collect();
     sleep(QUIET);
-    let alone: Vec<[PathBuf; 1]> = paths.iter().map(|path| [path.clone()]).collect();
-    let bare = bare_paced(&alone, 15, Duration::from_millis(250)) * 30_000.0 / 1e9;
-    let idle_with = |policy: &dyn Fn() -> Policy| {
-        let start = |path: &PathBuf| {
-            Reloader::builder(Files::trust(path)).policy(policy()).start().expect("the file loads")
-        };
-        let reloaders: Vec<Reloader> = paths.iter().map(start).collect();
-        sleep(QUIET);
-        let before = cpu();
-        sleep(Duration::from_secs(30));
-        let used = (cpu() - before) as f64 / 1e9;
-        drop(reloaders);
-        used
+    (base, paths)
+}
+
+/// CPU seconds that 1,000 sources of one file take in this time, with nothing to do.
+fn idle_for(time: Duration, policy: &Policy) -> f64 {
+    let (_base, paths) = thousand();
+    let start = |path: &PathBuf| {
+        Reloader::builder(Files::trust(path)).policy(policy.clone()).start().expect("the file loads")
     };
-    let spread = idle_with(&|| Policy::every(SECOND));
-    let used = idle_with(&punctual);
+    let reloaders: Vec<Reloader> = paths.iter().map(start).collect();
+    sleep(QUIET);
+    let before = cpu();
+    sleep(time);
+    let used = (cpu() - before) as f64 / 1e9;
+    drop(reloaders);
+    used
+}
+
+/// The same of the calls that this needs, made as our looks are.
+fn bare_idle() -> f64 {
+    let (_base, paths) = thousand();
+    let alone: Vec<[PathBuf; 1]> = paths.into_iter().map(|path| [path]).collect();
+    let times = IDLE.as_secs() as u32;
+    bare_paced(&alone, times, Duration::from_millis(250)) * (alone.len() as u32 * times) as f64 / 1e9
+}
+
+/// 1,000 sources of one file and nothing to do.
+pub(crate) fn idle() -> Vec<Row> {
+    let (bare, spread) = (number_of_child("idle-bare"), number_of_child("idle-spread"));
+    let used = number_of_child("idle");
     let bar = Bar::AtMost(0.08);
     vec![Row {
         id: "many-idle",

@@ -1,0 +1,3 @@
+module certsource/watching
+
+go 1.21

@@ -347,6 +347,8 @@ mod tests {
                 read(&mut server, &written(&mut client)).unwrap();
                 let answer = written(&mut server);
                 let answer = records(&answer);
+                // A signature is one byte longer or shorter each time: the last round may have a record less.
+                let before = before.min(answer.len());
                 assert!(answer.len() >= 5, "{version:?}: {} records", answer.len());
                 for record in &answer[..before] {
                     read(&mut client, record).unwrap();

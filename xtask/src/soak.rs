@@ -1,4 +1,4 @@
-//! `cargo xtask soak`: the long run, and the simulator's random histories in a size that no daily run has time for.
+//! `cargo xtask soak`: the long run, and the proofs in a size that no daily run has time for.
 
 use std::env;
 use std::fs;
@@ -8,8 +8,11 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use self::proofs::Proof;
 use crate::workspace::Workspace;
 use crate::{bench, cargo, machine};
+
+mod proofs;
 
 /// Where the report goes.
 const REPORT: &str = "docs/SOAK.md";
@@ -34,6 +37,9 @@ pub(crate) struct Options {
     /// Instead: so many random histories for each property of the simulator; 100,000 is the full size
     #[arg(long, value_name = "N", conflicts_with = "minutes")]
     cases: Option<u32>,
+    /// Instead: a proof in its full size
+    #[arg(long, value_name = "PROOF", conflicts_with_all = ["minutes", "cases"])]
+    proof: Option<Proof>,
     /// Print the report and write nothing
     #[arg(long)]
     dry: bool,
@@ -45,9 +51,10 @@ pub(crate) struct Options {
 /// Runs what was asked for.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let workspace = Workspace::members_only()?;
-    match options.cases {
-        Some(cases) => histories(&workspace, cases),
-        None => clients(&workspace, options),
+    match (options.proof, options.cases) {
+        (Some(proof), _) => proofs::run(&workspace, proof),
+        (None, Some(cases)) => histories(&workspace, cases),
+        (None, None) => clients(&workspace, options),
     }
 }
 
@@ -172,7 +179,7 @@ mod tests {
     #[test]
     fn the_page_opens_with_what_it_is_and_where_it_was_run() {
         let of = |own_heap| {
-            let options = Options { minutes: 60.0, cases: None, dry: false, own_heap };
+            let options = Options { minutes: 60.0, cases: None, proof: None, dry: false, own_heap };
             page(&options, "Nothing grew.\n\n## Counts\n", "abc", &[("cores", "2".to_owned())])
         };
         let one = of(false);

@@ -380,6 +380,39 @@ fn lost_events_set_every_watch_again() {
 }
 
 #[test]
+fn a_watch_that_ends_between_arming_and_the_look_is_set_again_at_once() {
+    let (dir, path) = bundle();
+    let directory = fs::canonicalize(dir.path()).unwrap();
+    let path = directory.join(path.file_name().unwrap());
+    let mut scripted = Scripted::new(Files::trust(&path), 1000);
+    scripted.step();
+    scripted.now = scripted.now.after(3 * SEC);
+    scripted.step();
+    scripted.step();
+    scripted.woken.store(0, Ordering::Relaxed);
+    scripted.watches.asked.store(0, Ordering::Relaxed);
+
+    // Old news of the file wakes the engine, and while it arms nothing is lost yet.
+    scripted.watches.send(&directory, FileEventKind::MovedTo, Some(&path));
+    assert_eq!(scripted.files.arm(&scripted.alarm), Armed::Watching);
+    // Behind an event that no look has taken yet. The look finds nothing, and would let the engine sleep for a minute.
+    scripted.watches.send(&directory, FileEventKind::Removed, Some(&directory));
+    assert_eq!(scripted.woken.load(Ordering::Relaxed), 1);
+    assert!(matches!(scripted.files.look(scripted.now), Ok(Look::SameUntil(_))));
+    assert_eq!(scripted.woken.load(Ordering::Relaxed), 2, "the watch must be set again");
+    assert_eq!(scripted.watches.asked.load(Ordering::Relaxed), 0);
+    scripted.step();
+    assert_eq!(scripted.watches.asked.load(Ordering::Relaxed), 1);
+    let woken = scripted.woken.swap(0, Ordering::Relaxed);
+    scripted.step();
+    assert_eq!(
+        (woken, scripted.woken.load(Ordering::Relaxed)),
+        (3, 0),
+        "a look behind the new watch, and then rest"
+    );
+}
+
+#[test]
 fn a_directory_that_was_replaced_without_an_event_is_watched_again_within_a_minute() {
     // As when something is mounted over it.
     let dir = TestDir::new().unwrap();

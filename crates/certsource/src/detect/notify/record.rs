@@ -117,9 +117,19 @@ impl Shared {
         }
     }
 
-    /// Takes what happened since the last call.
+    /// Takes what happened since the last call. If a name on the way changed after the watches were armed, the engine is
+    /// woken once more: while other events wait to be taken an event wakes nobody, and a watch that ended is not set again
+    /// before the next arming.
     pub(super) fn take_happened(&self) -> Option<Happened> {
-        self.lock().happened.take()
+        let (happened, wake) = {
+            let mut inner = self.lock();
+            let wake = if inner.is_rerouted { inner.wake.clone() } else { None };
+            (inner.happened.take(), wake)
+        };
+        if let Some(wake) = wake {
+            wake.wake();
+        }
+        happened
     }
 
     /// Whether the way must be walked again.

@@ -156,6 +156,10 @@ impl Client {
     /// until the head of its response is there, or it has failed. A timeout of the request or
     /// [`Builder::drain_deadline`](crate::Builder::drain_deadline) limits that.
     ///
+    /// A request that no connection has taken leaves the old generation when its future is polled or dropped. So do not await
+    /// `reload` in a task that holds a `send()` which it has polled and does not poll meanwhile, as in the body of a `select!`:
+    /// the two would wait for each other. Spawn one of them.
+    ///
     /// # Errors
     /// Why the source could not be followed. The last good generation stays in use.
     ///

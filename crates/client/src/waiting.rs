@@ -13,6 +13,9 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use crate::sync::{Mutex, Retired};
 
+/// So many places are kept when nobody waits any more: a peak must not be held for the life of a generation.
+const KEPT: usize = 1024;
+
 /// Those of a lane that wait.
 #[derive(Default)]
 struct Waiting(Mutex<Places>);
@@ -54,7 +57,11 @@ impl Waiting {
         let waker = {
             let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             places.free.push(place);
-            places.wakers[place].take()
+            let waker = places.wakers[place].take();
+            if places.free.len() == places.wakers.len() && places.wakers.len() > KEPT {
+                *places = Places::default();
+            }
+            waker
         };
         // A waker is someone else's: so under no lock.
         drop(waker);
@@ -64,9 +71,11 @@ impl Waiting {
 /// Wakes all that wait: [`Alarm`] is polled with this.
 impl Wake for Waiting {
     fn wake(self: Arc<Self>) {
-        let wakers: Vec<_> = {
+        let wakers = {
             let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            places.wakers.iter_mut().filter_map(Option::take).collect()
+            let mut wakers = Vec::with_capacity(places.wakers.len() - places.free.len());
+            wakers.extend(places.wakers.iter_mut().filter_map(Option::take));
+            wakers
         };
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -169,7 +178,17 @@ mod tests {
             let mut two = [(); 2].map(|()| Replaced::new(&retired, &alarm));
             assert!(two.iter_mut().all(|one| poll(one, &count).is_pending()));
         }
-        let places = alarm.waiting.0.lock().unwrap();
-        assert_eq!((places.wakers.len(), places.free.len()), (2, 2));
+        let count_of = || {
+            let places = alarm.waiting.0.lock().unwrap();
+            (places.wakers.len(), places.free.len())
+        };
+        assert_eq!(count_of(), (2, 2));
+        let mut peak: Vec<_> = (0..=KEPT).map(|_| Replaced::new(&retired, &alarm)).collect();
+        assert!(peak.iter_mut().all(|one| poll(one, &count).is_pending()));
+        let last = peak.pop();
+        drop(peak);
+        assert_eq!(count_of(), (KEPT + 1, KEPT));
+        drop(last);
+        assert_eq!(count_of(), (0, 0), "a peak is not kept");
     }
 }

@@ -142,9 +142,7 @@ impl Retired {
         async move { this.replaced_here().await }
     }
 
-    /// As [`Retired::replaced`], for `certsource-client`, which holds the signal anyway while it waits.
-    #[doc(hidden)]
-    pub async fn replaced_here(&self) {
+    async fn replaced_here(&self) {
         self.wait_here().await;
         if !self.is_retired() {
             std::future::pending().await

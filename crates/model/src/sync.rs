@@ -16,7 +16,7 @@ thread_local! {
     pub(crate) static REGISTERS_LATE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// As tokio's (1.47), as far as it is used here: `notify_waiters` wakes every `Notified` that exists.
+/// As tokio's (1.47), as far as it is used here: `notify_waiters` wakes every `Notified` that exists, and none that was dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Notify(Mutex<Waiting>);
 
@@ -24,13 +24,15 @@ pub(crate) struct Notify(Mutex<Waiting>);
 struct Waiting {
     /// How often the waiters were notified.
     calls: u64,
-    wakers: Vec<Waker>,
+    /// Whose each is, by number.
+    wakers: Vec<(u64, Waker)>,
+    last_number: u64,
 }
 
 impl Notify {
     pub(crate) fn notified(&self) -> Notified<'_> {
         let since = (!REGISTERS_LATE.get()).then(|| self.lock().calls);
-        Notified { notify: self, since }
+        Notified { notify: self, since, number: None }
     }
 
     pub(crate) fn notify_waiters(&self) {
@@ -39,7 +41,7 @@ impl Notify {
             waiting.calls += 1;
             std::mem::take(&mut waiting.wakers)
         };
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
     fn lock(&self) -> shuttle::sync::MutexGuard<'_, Waiting> {
@@ -50,6 +52,8 @@ impl Notify {
 pub(crate) struct Notified<'a> {
     notify: &'a Notify,
     since: Option<u64>,
+    /// Set once it waits.
+    number: Option<u64>,
 }
 
 impl Notified<'_> {
@@ -65,11 +69,27 @@ impl Future for Notified<'_> {
         let mut waiting = self.notify.lock();
         let calls = waiting.calls;
         let is_notified = self.since.is_some_and(|since| calls > since);
+        let mut number = self.number;
         if !is_notified {
-            waiting.wakers.push(context.waker().clone());
+            waiting.wakers.retain(|(known, _)| Some(*known) != number);
+            if number.is_none() {
+                waiting.last_number += 1;
+                number = Some(waiting.last_number);
+            }
+            waiting.wakers.extend(number.map(|number| (number, context.waker().clone())));
         }
         drop(waiting);
+        self.number = number;
         self.since.get_or_insert(calls);
         if is_notified { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Drop for Notified<'_> {
+    fn drop(&mut self) {
+        // A run that has failed is taken down by the panic, and schedules nothing more.
+        if let (Some(number), false) = (self.number, std::thread::panicking()) {
+            self.notify.lock().wakers.retain(|(known, _)| *known != number);
+        }
     }
 }

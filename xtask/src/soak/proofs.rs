@@ -1,5 +1,5 @@
 //! `cargo xtask soak --proof`: the proofs that `cargo xtask test` runs in a size of seconds, in their full size. What came of
-//! them is in docs/PROOFS.md.
+//! them is in docs/PROOFS.md, of the fuzz targets in fuzz/README.md.
 
 use std::process::{Command, ExitCode};
 
@@ -18,7 +18,7 @@ pub(super) enum Proof {
     Explorer,
     /// 100,000 rotations of each kind under file watches, of which none may be lost: ten minutes
     Watches,
-    /// A million interleavings of each case of the client's protocol
+    /// Two million interleavings of each case of the client's protocol
     Model,
     /// 10,000 attempts after what they need was withdrawn, with nginx and OpenSSL
     Withdrawn,

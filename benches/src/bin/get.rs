@@ -1,5 +1,6 @@
-//! A `GET` on a connection that is open, many times: `certsource-get h1 ours 1000`. `cargo xtask counts` runs this under
-//! valgrind, which counts the instructions inside [`counted_calls`], on this thread: client and connection, not the server.
+//! A `GET` on a connection that is open, many times: `certsource-get h1 ours 1000`. Run by hand under
+//! valgrind (docs/PROOFS.md has the command), which counts the instructions inside [`counted_calls`], on this thread: client
+//! and connection, not the server.
 
 // A command-line program: its errors are its result.
 #![allow(clippy::print_stderr)]

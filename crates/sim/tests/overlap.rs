@@ -32,8 +32,9 @@ fn bounds(subject: &dyn Subject, case: &Case, states: usize, begins_with_reader:
     if is_full() {
         bounds.states = 200_000;
     } else {
-        // Half of them begin with the reader, the others while it rests: those come to their ends.
-        (bounds.states, bounds.moves) = (states, states * 2);
+        // Half of them begin with the reader. The others begin while it rests, and go on from the newest state: with so few
+        // states an end is reached only that way.
+        (bounds.states, bounds.moves, bounds.deep) = (states, states * 2, !begins_with_reader);
         (bounds.preemptions, bounds.linger) = (1, bounds.stall);
         bounds.phases.clear();
         bounds.start = if begins_with_reader { Duration::ZERO } else { RESTS };
@@ -52,6 +53,9 @@ fn orders(strategy: Strategy, states: usize) {
         let bounds = bounds(&engine, case, states, begins_with_reader);
         let report = explore(&engine, case, &Traits::default(), &bounds);
         total = (total.0 + report.states, total.1 + report.ends, total.2 + report.took);
+        if report.ends == 0 && !begins_with_reader {
+            failures.push(format!("{strategy:?} {}: no end was reached", case.name));
+        }
         for (broken, history) in report.broken {
             failures.push(format!("{strategy:?} {}: {broken}\n{history}", case.name));
         }
@@ -59,7 +63,6 @@ fn orders(strategy: Strategy, states: usize) {
     let (states, ends, took) = total;
     println!("{strategy:?}: {} orders of two writers, {states} states, {ends} ends, {took:?}", cases.len());
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-    assert!(ends > 0, "no end was reached");
 }
 
 #[test]

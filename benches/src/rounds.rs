@@ -31,6 +31,28 @@ impl Sample {
         if self.0.len() % 2 == 1 { self.0[middle] } else { (self.0[middle - 1] + self.0[middle]) / 2.0 }
     }
 
+    /// How many there are.
+    #[expect(clippy::len_without_is_empty, reason = "there is always one")]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Where the median of endless such numbers is, in 95 of 100 cases: between these two of them (a binomial count of how many
+    /// lie below it, as a normal one).
+    pub fn median_interval(&self) -> (f64, f64) {
+        let (count, last) = (self.0.len() as f64, self.0.len() - 1);
+        let off = 1.96 * count.sqrt() / 2.0;
+        let low = ((count / 2.0 - off).floor() - 1.0).max(0.0) as usize;
+        let high = (count / 2.0 + off).ceil() as usize;
+        (self.0[low.min(last)], self.0[high.min(last)])
+    }
+
+    /// The same as text.
+    pub fn interval_text(&self) -> String {
+        let (low, high) = self.median_interval();
+        format!("{low:.3}–{high:.3}")
+    }
+
     /// The largest.
     pub fn max(&self) -> f64 {
         self.quantile(1.0)
@@ -122,6 +144,16 @@ mod tests {
         assert_eq!(sample.quantile(0.0), 1.0);
         assert_eq!(sample.median(), 50.5);
         assert_eq!(Sample::new(vec![3.0]).quantile(0.99), 3.0);
+    }
+
+    #[test]
+    fn the_interval_of_a_median_gets_narrow_with_the_number() {
+        let interval = |count: u32| Sample::new((1..=count).map(f64::from).collect()).median_interval();
+        assert_eq!(interval(1), (1.0, 1.0));
+        // Of 100 numbers the 40th to the 61st, as in tables of the sign test.
+        assert_eq!(interval(100), (40.0, 61.0));
+        let (low, high) = interval(10_000);
+        assert!(4_900.0 < low && high < 5_101.0 && low < 5_000.5 && 5_000.5 < high, "{low} {high}");
     }
 
     #[test]

@@ -16,8 +16,16 @@ use certsource_testkit::Ca;
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 
-const ROUNDS: usize = 40;
-const SLICE: Duration = Duration::from_millis(200);
+/// Many short rounds: what disturbs a machine lasts for longer than one, so it meets both sides of it.
+#[derive(Clone, Copy)]
+struct Rounds {
+    number: usize,
+    slice: Duration,
+}
+
+const REQUESTS: Rounds = Rounds { number: 800, slice: Duration::from_millis(25) };
+/// In a shorter slice 64 loops would have time for one handshake each.
+const HANDSHAKES: Rounds = Rounds { number: 200, slice: Duration::from_millis(100) };
 
 pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
@@ -56,13 +64,13 @@ where
     Done { rate: count / start.elapsed().as_secs_f64(), cost: (thread_cpu() - cpu) as f64 / count }
 }
 
-fn beside(runtime: &Runtime, rig: &Arc<Rig>, loops: usize) -> (Pair, Pair) {
+fn beside(runtime: &Runtime, rig: &Arc<Rig>, rounds: Rounds, loops: usize) -> (Pair, Pair) {
     let costs = (std::cell::RefCell::new(Vec::new()), std::cell::RefCell::new(Vec::new()));
     let rates = in_turns(
-        ROUNDS,
+        rounds.number,
         || {
             let rig = Arc::clone(rig);
-            let done = send_for(runtime, SLICE, loops, move || {
+            let done = send_for(runtime, rounds.slice, loops, move || {
                 let rig = Arc::clone(&rig);
                 async move { rig.send_ours().await }
             });
@@ -71,7 +79,7 @@ fn beside(runtime: &Runtime, rig: &Arc<Rig>, loops: usize) -> (Pair, Pair) {
         },
         || {
             let rig = Arc::clone(rig);
-            let done = send_for(runtime, SLICE, loops, move || {
+            let done = send_for(runtime, rounds.slice, loops, move || {
                 let rig = Arc::clone(&rig);
                 async move { rig.send_bare().await }
             });
@@ -93,10 +101,13 @@ fn row(id: &'static str, what: String, rates: &Pair, costs: &Pair) -> Row {
         bar: format!("{bar} ×"),
         is_met: bar.is_met_by(rates.ratio.median()),
         note: format!(
-            "CPU of the client's thread: {} and {} each, {:.3} ×",
+            "{} rounds, the middle ratio is {} at 95 %; CPU of the client's thread: {} and {} each, {:.3} × ({})",
+            rates.ratio.len(),
+            rates.ratio.interval_text(),
             time(costs.ours.median()),
             time(costs.bare.median()),
-            costs.ratio.median()
+            costs.ratio.median(),
+            costs.ratio.interval_text()
         ),
     }
 }
@@ -110,7 +121,7 @@ pub(crate) fn requests() -> Vec<Row> {
         let runtime = runtime();
         let rig = Arc::new(runtime.block_on(Rig::new(http, Sessions::Resumed, |builder| builder)));
         for (loops, id) in [1, 64].into_iter().zip(ids) {
-            let (rates, costs) = beside(&runtime, &rig, loops);
+            let (rates, costs) = beside(&runtime, &rig, REQUESTS, loops);
             rows.push(row(
                 id,
                 format!("requests a second, {}, {loops} at once", http.name()),
@@ -134,7 +145,7 @@ pub(crate) fn handshakes() -> Vec<Row> {
         let rig = Arc::new(runtime.block_on(Rig::new(http, Sessions::Full, options)));
         for (loops, id) in [1, 64].into_iter().zip(ids) {
             let before = (rig.server.handshakes(), rig.server.requests());
-            let (rates, costs) = beside(&runtime, &rig, loops);
+            let (rates, costs) = beside(&runtime, &rig, HANDSHAKES, loops);
             let (handshakes, requests) =
                 (rig.server.handshakes() - before.0, rig.server.requests() - before.1);
             assert_eq!(handshakes, requests, "each request has a handshake of its own");

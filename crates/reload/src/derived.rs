@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use certsource::{Error, Reason};
@@ -81,8 +81,12 @@ impl<T: Send + Sync + 'static> Derived<T> {
             let version = self.load();
             let number = version.generation.number();
             // Before it is current, a generation has its values, or it is said here that it has none.
-            if let Some(unbuilt) = self.slot.unbuilt_after(number) {
-                return Err(Closed::Unbuilt(unbuilt));
+            if self.slot.has_unbuilt_after(number) {
+                match self.slot.unbuilt_after(number) {
+                    Some(unbuilt) => return Err(Closed::Unbuilt(unbuilt)),
+                    // It was built meanwhile: that value is current.
+                    None => continue,
+                }
             }
             if !version.generation.retired().is_retired() {
                 return Ok(version);
@@ -134,6 +138,8 @@ pub(crate) struct Slot<T> {
     current: ArcSwap<Version<T>>,
     /// A newer generation is served, and there is no value of it.
     unbuilt: ArcSwapOption<Unbuilt>,
+    /// The number of that generation, or 0. It is what is looked at for each value that is asked for.
+    unbuilt_number: AtomicU64,
     /// A thread builds what is missing, or hangs in that.
     is_mended: AtomicBool,
     /// A second value of the generation that `current` is of, while that one must not be used.
@@ -144,13 +150,24 @@ impl<T: Send + Sync + 'static> Slot<T> {
     pub(crate) fn start(build: Build<T>, generation: &Arc<Generation>) -> Result<Self, Error> {
         let first = version(&build, generation)?;
         let (unbuilt, anew) = (ArcSwapOption::empty(), ArcSwapOption::empty());
-        Ok(Self { build, current: ArcSwap::from(first), unbuilt, is_mended: AtomicBool::new(false), anew })
+        Ok(Self {
+            build,
+            current: ArcSwap::from(first),
+            unbuilt,
+            unbuilt_number: AtomicU64::new(0),
+            is_mended: AtomicBool::new(false),
+            anew,
+        })
     }
 
     /// For a slot that nobody has seen yet: a newer generation was published meanwhile.
     pub(crate) fn start_again(&self, generation: &Arc<Generation>) -> Result<(), Error> {
         self.current.store(version(&self.build, generation)?);
         Ok(())
+    }
+
+    fn has_unbuilt_after(&self, number: u64) -> bool {
+        self.unbuilt_number.load(Ordering::Acquire) > number
     }
 
     fn unbuilt_after(&self, number: u64) -> Option<Unbuilt> {
@@ -194,11 +211,15 @@ impl<T: Send + Sync + 'static> AnySlot for Slot<T> {
     fn publish(&self, built: Built) -> Built {
         let built = built.downcast::<Arc<Version<T>>>().expect("a slot publishes what it built itself");
         let replaced = self.current.swap(*built);
+        // The number goes first: while it is there, so is what it stands for, or a newer value is.
+        self.unbuilt_number.store(0, Ordering::Release);
         Box::new((replaced, self.unbuilt.swap(None), self.anew.swap(None)))
     }
 
     fn miss(&self, unbuilt: Unbuilt) {
+        let number = unbuilt.generation;
         self.unbuilt.store(Some(Arc::new(unbuilt)));
+        self.unbuilt_number.store(number, Ordering::Release);
     }
 
     fn unbuilt(&self) -> Option<Unbuilt> {

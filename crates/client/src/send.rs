@@ -183,7 +183,9 @@ impl<'a> Course<'a> {
     }
 
     fn begin(&mut self) {
-        for (name, value) in &self.client.factory.default_headers {
+        let defaults = &self.client.factory.default_headers;
+        let defaults = (!defaults.is_empty()).then_some(defaults);
+        for (name, value) in defaults.into_iter().flatten() {
             if let Entry::Vacant(entry) = self.request.headers_mut().entry(name) {
                 entry.insert(value.clone());
             }
@@ -349,7 +351,10 @@ impl<'a> Course<'a> {
     fn request_for(&mut self, lane: &Lane, ticket: &Arc<Ticket>, is_last: bool) -> Request {
         // Not `try_clone`: that makes a map of extensions each time, for a timeout that is set anew anyway.
         let mut request = Request::new(self.request.method().clone(), self.request.url().clone());
-        request.headers_mut().clone_from(self.request.headers());
+        // A copy of an empty map is cheap, but not for nothing.
+        if !self.request.headers().is_empty() {
+            request.headers_mut().clone_from(self.request.headers());
+        }
         *request.version_mut() = self.request.version();
         if let (Some(from), true) = (&self.from, lane.referer) {
             redirect::set_referer(request.headers_mut(), from, self.request.url());

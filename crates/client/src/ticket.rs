@@ -14,8 +14,8 @@ use crate::sync::{AtomicBool, AtomicU8, Mutex, Notify, Ordering};
 /// One attempt, counted in its lane from the moment it picked the lane until a connection takes it or it ends.
 pub(crate) struct Ticket<B> {
     pulse: Arc<Pulse>,
+    /// One of the states below, and [`COUNTED`]: so that a state and the end of the count are one step.
     state: AtomicU8,
-    counted: AtomicBool,
     returned: Mutex<Option<B>>,
     /// Nobody has the request any more.
     is_back: AtomicBool,
@@ -33,6 +33,9 @@ const BLIND: u8 = 3;
 /// It was taken back, and a connection that was about to take it at that moment may have sent its head.
 const TOUCHED: u8 = 4;
 
+/// Set beside a state as long as the attempt is counted in its lane.
+const COUNTED: u8 = 1 << 7;
+
 /// What comes back of an attempt that was taken back.
 pub(crate) struct Back<B> {
     /// The body, if it is a stream.
@@ -47,8 +50,7 @@ impl<B> Ticket<B> {
         pulse.enter().then(|| {
             Arc::new(Self {
                 pulse: Arc::clone(pulse),
-                state: AtomicU8::new(WAITING),
-                counted: AtomicBool::new(true),
+                state: AtomicU8::new(WAITING | COUNTED),
                 returned: Mutex::new(None),
                 is_back: AtomicBool::new(false),
                 came_back: Notify::default(),
@@ -63,11 +65,12 @@ impl<B> Ticket<B> {
         if self.is_committed() {
             return true;
         }
-        let is_first = self.advance(WAITING, COMMITTED);
-        if is_first {
-            self.leave();
+        let (from, to) = (WAITING | COUNTED, COMMITTED);
+        if self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            self.pulse.leave();
+            return true;
         }
-        let is_committed = is_first || self.is_committed();
+        let is_committed = self.is_committed();
         if !is_committed {
             self.advance(WITHDRAWN, TOUCHED);
         }
@@ -85,7 +88,7 @@ impl<B> Ticket<B> {
 
     /// Cannot tell when a connection takes it: it stays counted until it ends, counts as taken, and is not taken back.
     pub(crate) fn go_blind(&self) {
-        self.state.store(BLIND, Ordering::Release);
+        self.state.store(BLIND | COUNTED, Ordering::Release);
     }
 
     /// Whether a connection took it, or may have.
@@ -98,17 +101,29 @@ impl<B> Ticket<B> {
     }
 
     fn state(&self) -> u8 {
-        self.state.load(Ordering::Acquire)
+        self.state.load(Ordering::Acquire) & !COUNTED
     }
 
+    /// The count stays as it is.
     fn advance(&self, from: u8, to: u8) -> bool {
-        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.update(|state| (state & !COUNTED == from).then_some(to | state & COUNTED))
+    }
+
+    /// Whether there was something to be changed.
+    fn update(&self, change: impl FnMut(u8) -> Option<u8>) -> bool {
+        self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, change).is_ok()
     }
 
     /// The attempt is over: a connection that did not take it yet must not.
     pub(crate) fn end(&self) {
-        self.advance(WAITING, WITHDRAWN);
-        self.leave();
+        // Mostly a connection took it: then nothing is counted, and nothing written.
+        let ends = self.update(|state| {
+            let ended = |state| if state == WAITING { WITHDRAWN } else { state };
+            (state & COUNTED != 0).then(|| ended(state & !COUNTED))
+        });
+        if ends {
+            self.pulse.leave();
+        }
     }
 
     /// The streaming body, if no byte of it was asked for.
@@ -141,12 +156,6 @@ impl<B> Ticket<B> {
         }
         self.is_back.store(true, Ordering::Release);
         self.came_back.notify_waiters();
-    }
-
-    fn leave(&self) {
-        if self.counted.swap(false, Ordering::AcqRel) {
-            self.pulse.leave();
-        }
     }
 }
 

@@ -10,14 +10,15 @@ use clap::Args;
 
 use self::proofs::Proof;
 use crate::workspace::Workspace;
-use crate::{bench, cargo, machine};
+use crate::{bench, machine};
 
 mod proofs;
 
 /// Where the report goes.
 const REPORT: &str = "docs/SOAK.md";
-/// The user without rights that Linux systems agree on. root reads what nobody may read, so faults need another user.
-const NOBODY: u32 = 65_534;
+/// A user without rights, and without a name: root reads what nobody may read, so faults need another one. The run uses up the
+/// watches of this one, so it is not the `nobody` as whom tests and other programs run.
+const USER: u32 = 65_533;
 /// The heap of the run: one for all threads, that gives back what is free, and keeps nothing aside for a thread. As it is
 /// usual, with several heaps, memory that lies free in them counts as held, and grows for hours although nothing is lost.
 const HEAP: [(&str, &str); 3] = [
@@ -52,18 +53,10 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let workspace = Workspace::members_only()?;
     match (options.proof, options.cases) {
-        (Some(proof), _) => proofs::run(&workspace, proof),
-        (None, Some(cases)) => histories(&workspace, cases),
+        (Some(proof), _) => proofs::run(&workspace, &proof.lines()),
+        (None, Some(cases)) => proofs::run(&workspace, &proofs::histories(cases)),
         (None, None) => clients(&workspace, options),
     }
-}
-
-fn histories(workspace: &Workspace, cases: u32) -> Result<ExitCode> {
-    let mut command = cargo::command();
-    command.args(["test", "--package", "certsource-sim", "--test", "properties", "--", "--nocapture"]);
-    command.env("CERTSOURCE_SIM_CASES", cases.to_string()).current_dir(&workspace.workspace_root);
-    let status = command.status().context("starting cargo")?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn clients(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
@@ -82,7 +75,7 @@ fn clients(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     #[cfg(unix)]
     if place.is_root {
         use std::os::unix::process::CommandExt as _;
-        command.uid(NOBODY).gid(NOBODY);
+        command.uid(USER).gid(USER);
     }
     command.stderr(std::process::Stdio::inherit());
     let output = command.output().context("starting the soak")?;
@@ -138,7 +131,7 @@ impl Place {
         fs::copy(programs.join(program), place.folder.join(program)).context("copying the program")?;
         #[cfg(unix)]
         if place.is_root {
-            std::os::unix::fs::chown(place.folder.join("tmp"), Some(NOBODY), Some(NOBODY))
+            std::os::unix::fs::chown(place.folder.join("tmp"), Some(USER), Some(USER))
                 .context("handing the folder to the user without rights")?;
             place.is_small_disk_there = mount(&place.folder.join("disk"));
         }
@@ -162,7 +155,7 @@ impl Drop for Place {
 }
 
 fn mount(at: &Path) -> bool {
-    let options = format!("size={SMALL},uid={NOBODY},gid={NOBODY},mode=700");
+    let options = format!("size={SMALL},uid={USER},gid={USER},mode=700");
     let status = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).status();
     status.is_ok_and(|status| status.success())
 }

@@ -30,12 +30,10 @@ pub(super) enum Proof {
 
 impl Proof {
     /// The lines to be run, one after another, each with the size in its environment.
-    fn lines(self) -> Vec<String> {
+    pub(super) fn lines(self) -> Vec<String> {
         let test = |size: &str, arguments: &str| vec![format!("{size} cargo test {arguments} --nocapture")];
         match self {
-            Self::Histories => {
-                test("CERTSOURCE_SIM_CASES=100000", "--release --package certsource-sim --test properties --")
-            }
+            Self::Histories => histories(100_000),
             Self::Explorer => {
                 test("CERTSOURCE_SIM_FULL=1", "--release --package certsource-sim --test explore --")
             }
@@ -66,11 +64,18 @@ impl Proof {
     }
 }
 
-/// Runs a proof in its full size, and says first by which commands.
-pub(super) fn run(workspace: &Workspace, proof: Proof) -> Result<ExitCode> {
-    for line in proof.lines() {
+/// So many random histories for each property of the simulator.
+pub(super) fn histories(cases: u32) -> Vec<String> {
+    vec![format!(
+        "CERTSOURCE_SIM_CASES={cases} cargo test --release --package certsource-sim --test properties -- --nocapture"
+    )]
+}
+
+/// Runs these one after another, and says first of each what it is.
+pub(super) fn run(workspace: &Workspace, lines: &[String]) -> Result<ExitCode> {
+    for line in lines {
         println!("{line}");
-        let status = command(&line).current_dir(&workspace.workspace_root).status();
+        let status = command(line).current_dir(&workspace.workspace_root).status();
         if !status.with_context(|| format!("starting {line}"))?.success() {
             return Ok(ExitCode::FAILURE);
         }

@@ -80,21 +80,24 @@ const STILL: Duration = Duration::from_secs(5);
 /// let material = files.load()?;
 /// # Ok::<(), certsource::Error>(())
 /// ```
+//
+// What a look needs comes first, in this order: see `machine::Machine`.
+#[repr(C)]
 pub struct Files {
-    wanted: Vec<Wanted>,
-    system: Option<Store>,
-    limits: Limits,
-    key_permissions: KeyPermissions,
-    password: Password,
     detector: Box<dyn Detector>,
     fs: Arc<dyn Fs>,
     /// What the detector is given: every path, directories expanded.
-    paths: Vec<PathBuf>,
+    paths: Box<[PathBuf]>,
+    system: Option<Box<Store>>,
     /// Whether a directory is among them, so that they must be listed at each look.
     has_directory: bool,
     /// Whether what the paths lead to must be found out again at the next look.
     is_stale: bool,
     has_looked: bool,
+    key_permissions: KeyPermissions,
+    wanted: Vec<Wanted>,
+    limits: Limits,
+    password: Password,
 }
 
 impl Files {
@@ -144,7 +147,7 @@ impl Files {
             password: Password::default(),
             detector: Box::new(Mtime::new()),
             fs: Arc::new(RealFs::new()),
-            paths: Vec::new(),
+            paths: Box::default(),
             has_directory: false,
             is_stale: true,
             has_looked: false,
@@ -182,7 +185,7 @@ impl Files {
     #[cfg_attr(docsrs, doc(cfg(feature = "system-roots")))]
     #[must_use]
     pub fn with_system_roots(mut self) -> Self {
-        self.system = Some(Store::new());
+        self.system = Some(Box::new(Store::new()));
         self
     }
 
@@ -309,7 +312,7 @@ impl Files {
         self.is_stale = false;
         let plan = Plan::make(&*self.fs, &self.wanted, &self.limits);
         self.has_directory = !plan.directories.is_empty();
-        let paths = plan.paths();
+        let paths = plan.paths().into_boxed_slice();
         let differs = paths != self.paths;
         self.paths = paths;
         differs
@@ -325,7 +328,7 @@ impl Files {
             }
             _ => false,
         };
-        if !self.system.iter().flat_map(Store::paths).all(stands_still) {
+        if !self.system.iter().flat_map(|system| system.paths()).all(stands_still) {
             return Arrival::Unknown;
         }
         if data::shared_root(fs, &self.paths).is_some() {
@@ -347,7 +350,7 @@ impl Source for Files {
                 Origin::file(parent)
             }
             ([first, ..], _) => Origin::file(&first.path),
-            ([], _) => self.system.as_ref().map_or_else(|| Origin::named("no files"), Store::origin),
+            ([], _) => self.system.as_ref().map_or_else(|| Origin::named("no files"), |system| system.origin()),
         }
     }
 
@@ -386,7 +389,7 @@ impl Source for Files {
                         &self.limits,
                         self.key_permissions,
                         &mut self.password,
-                        self.system.as_ref(),
+                        self.system.as_deref(),
                     ));
                 }
             }

@@ -11,6 +11,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use certsource::clock::Now;
+
 use self::queue::Queue;
 use self::slots::{Run, Slot, Slots};
 use self::surplus::Surplus;
@@ -398,11 +400,14 @@ impl Shared {
     /// An I/O thread.
     fn work(self: &Arc<Self>) {
         let mut state = self.lock();
+        // This moment, if it was just read.
+        let mut at = None;
         loop {
             if state.over {
                 break;
             }
             let Some(job) = state.queue.pop() else {
+                at = None;
                 state.waiting_since = None;
                 if !state.queue_due(Instant::now()) {
                     let (back, ends) = self.be_idle(state);
@@ -413,10 +418,11 @@ impl Shared {
                 }
                 continue;
             };
-            let now = Instant::now();
+            let now = at.get_or_insert_with(Now::read).mono;
             state.waiting_since = if state.queue.is_empty() { None } else { Some(now) };
             match job {
                 Job::Task(task) => {
+                    at = None;
                     let job = self.begin(&mut state, now, None, None);
                     drop(state);
                     if catch_unwind(AssertUnwindSafe(task)).is_err() {
@@ -437,7 +443,7 @@ impl Shared {
                     }
                     let job = self.begin(&mut state, now, Some((id, turn)), Some(check));
                     drop(state);
-                    let driven = catch_unwind(AssertUnwindSafe(|| Entry::drive(&entry, woken)));
+                    let driven = catch_unwind(AssertUnwindSafe(|| Entry::drive(&entry, woken, &mut at)));
                     let next = driven.unwrap_or_else(|_| {
                         tracing::error!("following a source panicked; it is tried again");
                         Entry::revive(&entry)

@@ -36,19 +36,25 @@ const READ_ANYWAY: Duration = Duration::from_secs(300);
 /// - If one of the paths is on a network, FUSE or unknown file system, every look compares digests, as [`Sha256`].
 ///
 /// An idle look on local files allocates nothing.
+//
+// What an idle look needs comes first, in this order: see `machine::Machine`.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Mtime {
     /// What each path led to.
-    seen: Vec<Seen>,
+    seen: Box<[Seen]>,
     /// Which paths those are: a hash, as no second copy is worth its memory. With thousands of sources, whatever a look
     /// touches has to come from there each time. Two lists of one hash are taken for one only if they lead to the same files,
     /// too.
     of: u64,
     /// Boxed, as most sources have none.
-    link: Option<Box<DataLink>>,
+    link: Option<Box<Followed>>,
     /// Set while a path is on a volume whose time stamps cannot be relied on.
     digests: Option<Box<Sha256>>,
-    times: Option<Times>,
+    /// When the content must be read once more, whatever the signatures say; `None`: nothing was seen yet.
+    read_at: Option<Instant>,
+    /// That is because it changed, and so a look is due then.
+    is_young: bool,
     /// Whether the last look saw something move; otherwise it said "changed" because it was time to read again.
     has_moved: bool,
     /// Of which paths the state differed from what was seen before, since [`Mtime::forget_moved`]; empty: of none.
@@ -57,16 +63,10 @@ pub struct Mtime {
 }
 
 #[derive(Debug)]
-struct Times {
-    /// From when on every file is looked at. Moments are kept, and not when it was last done: to compare two is cheaper
-    /// than to take one from the other.
-    full_from: Instant,
-    /// Every file is looked at by the next look.
-    is_full_due: bool,
-    /// When the content must be read once more, because it changed.
-    read_again: Option<Instant>,
-    /// When the content is read whatever was seen.
-    read_anyway: Instant,
+struct Followed {
+    link: DataLink,
+    /// From when on every file is looked at; `None`: by the next look.
+    full_from: Option<Instant>,
 }
 
 impl Mtime {
@@ -78,9 +78,10 @@ impl Mtime {
     /// Takes everything as it is now for what was last seen.
     fn take(&mut self, fs: &dyn Fs, paths: &[PathBuf]) {
         // The link first: if it moves while the files are looked at, the next look says so.
-        self.link = DataLink::find(fs, paths).map(Box::new);
+        self.link =
+            DataLink::find(fs, paths).map(|link| Box::new(Followed { link, full_from: None }));
         // Made anew with no room to spare: many sources have one file.
-        let seen = Vec::from_iter(paths.iter().map(|path| Seen::at(fs, path)));
+        let seen = Box::from_iter(paths.iter().map(|path| Seen::at(fs, path)));
         let of = hash(paths);
         #[cfg(feature = "notify")]
         self.note_moved(of, &seen);
@@ -95,8 +96,8 @@ impl Mtime {
     /// A look at every file, also at those behind a link that has not moved.
     #[cfg(feature = "notify")]
     pub(super) fn look_at_all(&mut self, fs: &dyn Fs, paths: &[PathBuf], now: Now) -> Result<Look, Error> {
-        if let Some(times) = &mut self.times {
-            times.is_full_due = true;
+        if let Some(followed) = &mut self.link {
+            followed.full_from = None;
         }
         self.look(fs, paths, now)
     }
@@ -110,7 +111,7 @@ impl Mtime {
     /// Before `seen` takes the place of what was seen. The first time nothing is known to have moved.
     #[cfg(feature = "notify")]
     fn note_moved(&mut self, of: u64, seen: &[Seen]) {
-        if self.times.is_none() {
+        if self.read_at.is_none() {
             return;
         }
         if self.of != of {
@@ -136,12 +137,10 @@ impl Mtime {
     }
 
     fn changed(&mut self, arrival: Arrival, now: Instant) -> Look {
-        self.times = Some(Times {
-            full_from: now + FULL_ROUND,
-            is_full_due: false,
-            read_again: Some(now + TRUST_AFTER),
-            read_anyway: now + READ_ANYWAY,
-        });
+        if let Some(followed) = &mut self.link {
+            followed.full_from = Some(now + FULL_ROUND);
+        }
+        (self.read_at, self.is_young) = (Some(now + TRUST_AFTER), true);
         self.has_moved = true;
         Look::Changed(arrival)
     }
@@ -155,13 +154,13 @@ impl Detector for Mtime {
     fn look(&mut self, fs: &dyn Fs, paths: &[PathBuf], now: Now) -> Result<Look, Error> {
         let mono = now.mono;
         self.has_moved = false;
-        if self.times.is_none() || self.of != hash(paths) {
+        let Some(read_at) = self.read_at.filter(|_| self.of == hash(paths)) else {
             self.take(fs, paths);
             if let Some(digests) = &mut self.digests {
                 digests.look(fs, paths, now)?;
             }
             return Ok(self.changed(Arrival::Unknown, mono));
-        }
+        };
         if let Some(digests) = &mut self.digests {
             let look = digests.look(fs, paths, now)?;
             if let Look::Changed(arrival) = look {
@@ -170,37 +169,34 @@ impl Detector for Mtime {
             }
             return Ok(look);
         }
-        let moved = self.link.as_mut().map(|link| link.moved(fs));
-        match moved {
-            Some(Moved::Swapped) => {
-                self.take(fs, paths);
-                return Ok(self.changed(Arrival::Swapped, mono));
+        let is_full = match &mut self.link {
+            None => true,
+            Some(followed) => {
+                let moved = followed.link.moved(fs);
+                if moved != Moved::No {
+                    let arrival = if moved == Moved::Swapped { Arrival::Swapped } else { Arrival::Unknown };
+                    self.take(fs, paths);
+                    return Ok(self.changed(arrival, mono));
+                }
+                let is_full = followed.full_from.is_none_or(|from| mono >= from);
+                if is_full {
+                    followed.full_from = Some(mono + FULL_ROUND);
+                }
+                is_full
             }
-            Some(Moved::Otherwise) => {
-                self.take(fs, paths);
-                return Ok(self.changed(Arrival::Unknown, mono));
-            }
-            Some(Moved::No) | None => {}
+        };
+        if is_full && self.any_differs(fs, paths) {
+            // The volume may have been swapped since the link was read above.
+            let moved = self.link.as_mut().map(|followed| followed.link.moved(fs));
+            let arrival = if moved == Some(Moved::Swapped) { Arrival::Swapped } else { Arrival::Unknown };
+            self.take(fs, paths);
+            return Ok(self.changed(arrival, mono));
         }
-        let Some(times) = &mut self.times else { return Ok(self.changed(Arrival::Unknown, mono)) };
-        let is_full = moved.is_none() || times.is_full_due || mono >= times.full_from;
-        if is_full {
-            (times.full_from, times.is_full_due) = (mono + FULL_ROUND, false);
-            if self.any_differs(fs, paths) {
-                // The volume may have been swapped since the link was read above.
-                let moved = self.link.as_mut().map(|link| link.moved(fs));
-                let arrival = if moved == Some(Moved::Swapped) { Arrival::Swapped } else { Arrival::Unknown };
-                self.take(fs, paths);
-                return Ok(self.changed(arrival, mono));
-            }
-        }
-        let Some(times) = &mut self.times else { return Ok(self.changed(Arrival::Unknown, mono)) };
-        if times.read_again.is_some_and(|at| mono >= at) || mono >= times.read_anyway {
-            times.read_again = None;
-            times.read_anyway = mono + READ_ANYWAY;
+        if mono >= read_at {
+            (self.read_at, self.is_young) = (Some(mono + READ_ANYWAY), false);
             return Ok(Look::Changed(Arrival::Recheck));
         }
-        Ok(times.read_again.map_or(Look::Same, Look::SameUntil))
+        Ok(if self.is_young { Look::SameUntil(read_at) } else { Look::Same })
     }
 }
 

@@ -40,14 +40,16 @@ impl Threshold {
 }
 
 /// What of it has been told, and when there will be more to tell.
+// In this order: each look asks for the moments.
 #[derive(Default)]
+#[repr(C)]
 pub(super) struct Expiry {
-    /// Certificate and number of the threshold.
-    told: BTreeSet<(Fingerprint, usize)>,
     /// The next moment at which a threshold is passed; found when something was published or told.
     next: Option<SystemTime>,
     /// The end of the served identity; `None` once that is told.
     end: Option<SystemTime>,
+    /// Certificate and number of the threshold.
+    told: BTreeSet<(Fingerprint, usize)>,
 }
 
 impl Machine {

@@ -1,12 +1,13 @@
 //! What a [`Machine`](super::Machine) remembers between two generations, in pieces.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock::Now;
 use crate::digest::ContentId;
 use crate::error::{Error, Reason};
-use crate::machine::Candidate;
+use crate::machine::{Candidate, Policy, SHORTEST, Told};
 use crate::material::Material;
 use crate::origin::Origin;
 use crate::source::Arrival;
@@ -25,16 +26,18 @@ pub(super) enum Step {
     Confirming(Arc<Material>),
     /// With an error: a withdrawal, completed with the last good rest because of that error.
     JudgeNext(Arc<Material>, Option<Error>),
-    /// With what was read, of which the candidate was made.
-    Judging(Candidate, Arc<Material>),
+    /// With what was read, of which the candidate was made. Boxed, so that a step is small.
+    Judging(Box<(Candidate, Arc<Material>)>),
 }
 
+// In this order: each look asks whether the first two are the same.
+#[repr(C)]
 pub(super) struct Current {
-    pub(super) number: u64,
     /// What is served: what was read, and anchors that overlap.
     pub(super) material: Arc<Material>,
     /// What was read.
     pub(super) plain: Arc<Material>,
+    pub(super) number: u64,
     /// What was last read and found equal to that, or accepted as such.
     pub(super) content: ContentId,
 }
@@ -171,7 +174,8 @@ impl Spread {
     }
 
     pub(super) fn within(&mut self, most: Duration) -> Duration {
-        most.mul_f64(self.unit())
+        let unit = self.unit();
+        if most.is_zero() { most } else { most.mul_f64(unit) }
     }
 
     /// From 0 to 1.
@@ -181,6 +185,61 @@ impl Spread {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+/// By which share of the interval a look may be made early at the most. A divisor of one: looks that are not spread are an
+/// interval apart once they are made together.
+const LEEWAY: f64 = 0.25;
+/// How much of the spread is for being early; the rest is drawn. Less than a half: what is drawn must reach over more than
+/// one of the moments that are shared, or everything stays an unvarying time apart, and together for good.
+const LEEWAY_OF_SPREAD: f64 = 0.4;
+
+/// From when to when the next look is drawn: worked out once, and not for each look.
+pub(super) struct Draw {
+    pub(super) first: Duration,
+    pub(super) span: Duration,
+    /// How early a look may be made.
+    pub(super) leeway: Duration,
+}
+
+impl Draw {
+    /// Of looks that are about so far apart.
+    pub(super) fn of(policy: &Policy, interval: Duration) -> Self {
+        // A look in time: a source that is well must never seem stale because nobody looked.
+        let in_time = |limit: Duration| interval.min((limit / 2).max(SHORTEST));
+        let interval = policy.max_stale.map_or(interval, in_time);
+        let leeway = Self::leeway(policy, interval);
+        let last = interval.mul_f64(1.0 + policy.jitter);
+        // So that what comes early is not before the interval less its jitter.
+        let first = (interval.mul_f64(1.0 - policy.jitter) + leeway).min(last);
+        Self { first, span: last - first, leeway }
+    }
+
+    /// How early a look may be made that is due after this time.
+    pub(super) fn leeway(policy: &Policy, interval: Duration) -> Duration {
+        let jitter = policy.jitter;
+        interval.mul_f64(if jitter > 0.0 { (2.0 * jitter * LEEWAY_OF_SPREAD).min(LEEWAY) } else { LEEWAY })
+    }
+}
+
+/// What there is to tell. It has no memory while that is nothing: there are many machines, and they seldom tell.
+#[derive(Default)]
+pub(super) struct Outbox(Option<Box<VecDeque<Told>>>);
+
+impl Outbox {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(super) fn push_back(&mut self, told: Told) {
+        self.0.get_or_insert_default().push_back(told);
+    }
+
+    pub(super) fn pop_front(&mut self) -> Option<Told> {
+        let told = self.0.as_mut()?.pop_front();
+        self.0.take_if(|left| left.is_empty());
+        told
     }
 }
 

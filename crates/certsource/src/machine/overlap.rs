@@ -170,7 +170,7 @@ impl Machine {
     }
 
     pub(super) fn tell_regressions(&mut self, found: Vec<Regressed>) {
-        self.told.extend(found.into_iter().map(Told::Regressed));
+        found.into_iter().map(Told::Regressed).for_each(|told| self.told.push_back(told));
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock::{Now, Utc};
 use crate::error::{Error, Reason};
-use crate::machine::{Machine, SHORTEST, Told};
+use crate::machine::{Machine, Told};
 
 /// Nothing is served any more: the source could not be confirmed for longer than
 /// [`Policy::max_stale`](crate::machine::Policy::max_stale).
@@ -52,17 +52,10 @@ impl From<Stale> for Error {
     }
 }
 
-/// When what is served was last confirmed, and whether that was too long ago.
-#[derive(Default)]
-pub(super) struct Confirmed {
-    at: Option<Now>,
-    is_stale: bool,
-}
-
 impl Machine {
     /// Whether nothing is served any more, because the source could not be confirmed for too long.
     pub fn is_stale(&self) -> bool {
-        self.confirmed.is_stale
+        self.stale
     }
 
     /// Tells [`Told::Stale`] if it is time, and returns when that may be: `None` while nothing is served, or without
@@ -71,16 +64,16 @@ impl Machine {
     /// [`Machine::next`] does this by itself. It is for the time when a job is out: one that hangs must not keep what
     /// nobody can confirm.
     pub fn watch_stale(&mut self, now: Now) -> Option<Instant> {
-        let (limit, at) = (self.policy.max_stale?, self.confirmed.at?);
+        let (limit, at) = (self.max_stale?, self.confirmed_at?);
         let due = at.mono + limit;
-        if self.confirmed.is_stale {
+        if self.stale {
             return None;
         }
         if now.mono < due {
             return Some(due);
         }
         let generation = self.current()?.0;
-        self.confirmed.is_stale = true;
+        self.stale = true;
         // A look that says "same" is no proof any more: what it found the same was given up.
         self.must_read = true;
         if let Some(trouble) = &mut self.trouble {
@@ -96,12 +89,10 @@ impl Machine {
     /// The source was found to hold what is served, or what it holds was published: whether that ends a time in which
     /// nothing was served.
     pub(super) fn confirm(&mut self, now: Now) -> bool {
-        self.confirmed.at = Some(now);
-        std::mem::take(&mut self.confirmed.is_stale)
-    }
-
-    /// A look in time: a source that is well must never seem stale because nobody looked.
-    pub(super) fn look_in_time(&self, interval: Duration) -> Duration {
-        self.policy.max_stale.map_or(interval, |limit| interval.min((limit / 2).max(SHORTEST)))
+        if self.max_stale.is_some() {
+            // Nobody else asks for it.
+            self.confirmed_at = Some(now);
+        }
+        std::mem::take(&mut self.stale)
     }
 }

@@ -3,7 +3,6 @@
 //! What is not here: anything that blocks or reads a clock; and what comes of a verdict or of a failure, which is in
 //! `state/outcome.rs`.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,9 +11,10 @@ use crate::clock::Now;
 use crate::error::{Error, Reason};
 use crate::machine::adopt::Turn;
 use crate::machine::expiry::Expiry;
-use crate::machine::memory::{Current, Pace, Refusal, Settling, Spread, Step, Trouble, Unconfirmed, merge};
+use crate::machine::memory::{
+    Current, Draw, Outbox, Pace, Refusal, Settling, Spread, Step, Trouble, Unconfirmed, merge,
+};
 use crate::machine::overlap::Withdrawn;
-use crate::machine::stale::Confirmed;
 use crate::machine::{Candidate, Policy, SHORTEST, Todo, Told, Verdict};
 use crate::material::{Material, Reading};
 use crate::origin::Origin;
@@ -25,102 +25,106 @@ mod outcome;
 /// So often content that was replaced whole is replaced again before it must settle like any other.
 const CONFIRMATIONS: u32 = 3;
 
-/// By which share of the interval a look may be made early at the most. A divisor of one: looks that are not spread are an
-/// interval apart once they are made together.
-const LEEWAY: f64 = 0.25;
-/// How much of the spread is for being early; the rest is drawn. Less than a half: what is drawn must reach over more than
-/// one of the moments that are shared, or everything stays an unvarying time apart, and together for good.
-const LEEWAY_OF_SPREAD: f64 = 0.4;
-
 /// The decision logic of one source.
 ///
 /// An engine calls [`next`](Self::next), does what it says, reports, and takes what there is to tell with
 /// [`tell`](Self::tell). At most one look, read or judgement is out at a time; wake-ups and demands may come at any
 /// time.
 //
-// What is there only while something goes on is boxed: with thousands of sources, a look at one that rests costs as much
-// as the memory that it touches.
+// What is there only while something goes on is boxed, and what every look needs comes first, in this order: with thousands
+// of sources, a look at one that rests costs as much as the lines of memory that it touches.
+#[repr(C)]
 pub struct Machine {
-    pub(super) policy: Policy,
-    origin: Origin,
     pub(super) step: Step,
+    /// From when on the next look may be made, if nothing but the interval waits for it.
+    look_from: Option<Instant>,
+    /// When the last look asked to look again.
+    look_by: Option<Instant>,
+    /// When the job that is out was handed out.
+    out_since: Option<Instant>,
     /// Read after the next look, whatever that look says.
     pub(super) must_read: bool,
     /// A wake-up came that no look has followed yet.
     woken: bool,
     /// A demand came that no look has followed yet: it is not slowed down.
     asked: bool,
+    /// The job that is out has taken too long, and that was told.
+    hangs: bool,
+    /// Nothing is served any more.
+    pub(super) stale: bool,
     /// Somebody needs what the next read finds.
     pub(super) hurried: bool,
-    /// What is ready, and when it is adopted.
-    pub(super) turn: Option<Box<Turn>>,
-    pace: Pace,
-    /// How the change that is being followed arrived; the least certain of all its parts.
-    arrival: Option<Arrival>,
-    settling: Option<Box<Settling>>,
-    unconfirmed: Option<Box<Unconfirmed>>,
     /// A look said so, and no read has followed yet.
     moved: bool,
     /// A look had the content read once more; if it is another by then, nothing is known of how it came.
     rechecks: bool,
-    pub(super) current: Option<Current>,
-    pub(super) expiry: Expiry,
-    pub(super) withdrawn: Withdrawn,
-    pub(super) confirmed: Confirmed,
     pub(super) trouble: Option<Box<Trouble>>,
     refusal: Option<Box<Refusal>>,
+    pub(super) told: Outbox,
+    pub(super) spread: Spread,
+    /// Of looks while no wake-up is armed.
+    polls: Draw,
+    armed: Armed,
+    /// As the policy has it.
+    pub(super) max_stale: Option<Duration>,
+    pub(super) expiry: Expiry,
+    pub(super) current: Option<Current>,
+    // A look that finds nothing needs none of what follows.
+    pub(super) confirmed_at: Option<Now>,
+    pace: Pace,
+    /// What is ready, and when it is adopted.
+    pub(super) turn: Option<Box<Turn>>,
+    /// How the change that is being followed arrived; the least certain of all its parts.
+    arrival: Option<Arrival>,
+    settling: Option<Box<Settling>>,
+    unconfirmed: Option<Box<Unconfirmed>>,
+    pub(super) withdrawn: Withdrawn,
     /// Demands made, and those that the read in progress covers.
     pub(super) demands: u64,
     covering: u64,
     pub(super) concluded: u64,
-    /// When the job that is out was handed out.
-    out_since: Option<Instant>,
-    /// It has taken too long, and that was told.
-    hangs: bool,
-    armed: Armed,
-    /// When the last look asked to look again.
-    look_by: Option<Instant>,
-    /// From when on the next look may be made, if nothing but the interval waits for it.
-    look_from: Option<Instant>,
-    pub(super) told: VecDeque<Told>,
-    pub(super) spread: Spread,
+    origin: Origin,
+    pub(super) policy: Policy,
 }
 
 impl Machine {
     /// A machine that has seen nothing: its first step is a look.
     pub fn new(policy: Policy, origin: Origin) -> Self {
-        let spread = Spread::new(&origin);
+        let policy = policy.in_range();
         Self {
-            policy: policy.in_range(),
-            origin,
             step: Step::Looking,
+            look_from: None,
+            look_by: None,
+            out_since: None,
             must_read: true,
             woken: false,
             asked: false,
+            hangs: false,
+            stale: false,
             hurried: false,
-            turn: None,
+            moved: false,
+            rechecks: false,
+            trouble: None,
+            refusal: None,
+            told: Outbox::default(),
+            spread: Spread::new(&origin),
+            polls: Draw::of(&policy, policy.interval),
+            armed: Armed::PollOnly,
+            max_stale: policy.max_stale,
+            expiry: Expiry::default(),
+            current: None,
+            confirmed_at: None,
             pace: Pace::new(),
+            turn: None,
             arrival: None,
             settling: None,
             unconfirmed: None,
-            moved: false,
-            rechecks: false,
-            current: None,
-            expiry: Expiry::default(),
             withdrawn: Withdrawn::default(),
-            confirmed: Confirmed::default(),
-            trouble: None,
-            refusal: None,
             demands: 0,
             covering: 0,
             concluded: 0,
-            out_since: None,
-            hangs: false,
-            armed: Armed::PollOnly,
-            look_by: None,
-            look_from: None,
-            told: VecDeque::new(),
-            spread,
+            origin,
+            policy,
         }
     }
 
@@ -162,7 +166,7 @@ impl Machine {
             }
             Step::JudgeNext(material, degraded) => {
                 let candidate = self.candidate(now, &material, degraded);
-                self.step = Step::Judging(candidate.clone(), material);
+                self.step = Step::Judging(Box::new((candidate.clone(), material)));
                 Todo::Judge(candidate)
             }
             out @ (Step::Reading | Step::Confirming(_) | Step::Judging(..)) => {
@@ -200,7 +204,9 @@ impl Machine {
                 self.told.push_back(Told::Degraded(why.clone()));
             }
         }
-        self.armed = armed;
+        if self.armed != armed {
+            self.armed = armed;
+        }
     }
 
     /// Reports a look.
@@ -236,11 +242,11 @@ impl Machine {
                 if let Look::SameUntil(at) = look {
                     let at = at.max(now.mono + SHORTEST);
                     // A limit on how long nobody may look counts more than what the detector needs.
-                    let is_enough = self.armed == Armed::Watching && self.policy.max_stale.is_none();
+                    let is_enough = self.armed == Armed::Watching && self.max_stale.is_none();
                     if is_enough {
                         until = at;
                         // Early by the same share as all others, so that they share moments.
-                        let from = at.checked_sub(self.leeway(self.policy.safety));
+                        let from = at.checked_sub(Draw::leeway(&self.policy, self.policy.safety));
                         self.look_from = from.filter(|from| *from > now.mono);
                     } else {
                         until = until.min(at);
@@ -264,7 +270,8 @@ impl Machine {
     /// Reports what the gates said of the candidate.
     pub fn judged(&mut self, now: Now, verdict: Verdict) {
         match std::mem::replace(&mut self.step, Step::Looking) {
-            Step::Judging(candidate, plain) => {
+            Step::Judging(judged) => {
+                let (candidate, plain) = *judged;
                 self.job_is_back();
                 self.step = Step::Rest(now.mono);
                 self.decide(now, &candidate, &plain, verdict);
@@ -334,12 +341,7 @@ impl Machine {
 
     /// Takes the next thing to tell.
     pub fn tell(&mut self) -> Option<Told> {
-        let told = self.told.pop_front();
-        if self.told.is_empty() {
-            // Seldom needed, and there are many machines.
-            self.told = VecDeque::new();
-        }
-        told
+        self.told.pop_front()
     }
 
     /// The material of the served generation and its number.
@@ -547,24 +549,13 @@ impl Machine {
         }
     }
 
-    /// How early a look may be made that is due after this time.
-    fn leeway(&self, interval: Duration) -> Duration {
-        let jitter = self.policy.jitter;
-        interval.mul_f64(if jitter > 0.0 { (2.0 * jitter * LEEWAY_OF_SPREAD).min(LEEWAY) } else { LEEWAY })
-    }
-
     fn next_look(&mut self, now: Now) -> Instant {
         let is_watching = self.armed == Armed::Watching;
-        let interval = if is_watching { self.policy.safety } else { self.policy.interval };
-        let interval = self.look_in_time(interval);
-        let jitter = self.policy.jitter;
-        let leeway = self.leeway(interval);
-        let last = interval.mul_f64(1.0 + jitter);
-        // Drawn so that what comes early is not before the interval less its jitter.
-        let first = (interval.mul_f64(1.0 - jitter) + leeway).min(last);
-        let wait = first + self.spread.within(last - first);
+        let of_safety = is_watching.then(|| Draw::of(&self.policy, self.policy.safety));
+        let Draw { first, span, leeway } = of_safety.as_ref().unwrap_or(&self.polls);
+        let wait = *first + self.spread.within(*span);
         let next = now.mono + wait;
-        self.look_from = Some(now.mono + wait.saturating_sub(leeway));
+        self.look_from = Some(now.mono + wait.saturating_sub(*leeway));
         // The safety poll is far away; what was adopted meanwhile may be too young to be trusted.
         match self.look_by.filter(|_| is_watching) {
             Some(at) => next.min(at.max(now.mono + SHORTEST)),

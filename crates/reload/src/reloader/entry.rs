@@ -6,6 +6,7 @@
 //! Locks are taken in this order: `telling`, `slots`, `judging`, `waiting`, `machine`, `notes`. The application's code
 //! (checks, derive closures, hooks, drops of its values) runs under none of them.
 
+use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -26,16 +27,18 @@ mod mend;
 mod tell;
 
 /// One source that is followed. Handles hold it strongly, the hub's threads weakly.
+//
+// What a look needs comes first, beside the counts of the handles: with thousands of sources, a look costs as much as the
+// lines of memory that it touches.
+#[repr(C)]
 pub(crate) struct Entry {
+    machine: Mutex<Driven>,
     pub(super) origin: Origin,
     /// Made by the first who subscribes: it holds room for the whole backlog.
     events: OnceLock<broadcast::Sender<Event>>,
     /// Made by the first who watches.
     numbers: OnceLock<watch::Sender<u64>>,
     current: ArcSwapOption<Generation>,
-    machine: Mutex<Machine>,
-    /// Away while a thread works with it.
-    source: Mutex<Option<Armable>>,
     wake: Wake,
     gates: Vec<Box<dyn Gate>>,
     hooks: Arc<Hooks>,
@@ -64,10 +67,33 @@ pub(crate) struct Entry {
     hub: Hub,
 }
 
+/// A machine and its source. Together, so that one lock does for both.
+#[repr(C)]
+struct Driven {
+    /// Away while a thread works with it.
+    source: Option<Armable>,
+    machine: Machine,
+}
+
+impl Deref for Driven {
+    type Target = Machine;
+
+    fn deref(&self) -> &Machine {
+        &self.machine
+    }
+}
+
+impl DerefMut for Driven {
+    fn deref_mut(&mut self) -> &mut Machine {
+        &mut self.machine
+    }
+}
+
 /// A source and what wakes it. Together, so that a look needs no handle of its own to the second.
 struct Armable {
     source: Box<dyn Source>,
-    alarm: Alarm,
+    /// Boxed, as few sources want it.
+    alarm: Box<Alarm>,
 }
 
 /// When a source is to be driven again.
@@ -111,20 +137,21 @@ impl Entry {
         let policy = machine.policy();
         let (first_pause, longest_pause) =
             (policy.backoff, policy.backoff_max.min(policy.interval).max(policy.backoff));
+        let (deadline, max_stale) = (policy.deadline, policy.max_stale);
+        let source = Some(Armable { source, alarm: Box::new(alarm) });
         Arc::new_cyclic(|me| Self {
+            machine: Mutex::new(Driven { source, machine }),
             me: me.clone(),
             mending: Mutex::default(),
             first_pause,
             longest_pause,
-            deadline: machine.policy().deadline,
-            max_stale: machine.policy().max_stale,
+            deadline,
+            max_stale,
             stale: ArcSwapOption::empty(),
             stale_watch: Mutex::default(),
             events: OnceLock::new(),
             numbers: OnceLock::new(),
             current: ArcSwapOption::empty(),
-            machine: Mutex::new(machine),
-            source: Mutex::new(Some(Armable { source, alarm })),
             wake,
             gates,
             hooks: Arc::new(hooks),
@@ -297,33 +324,39 @@ impl Entry {
     /// Does everything that is due, on an I/O thread, and returns when to come again. While a source is looked at or
     /// read, this thread holds no handle: a hung disk keeps nothing alive.
     ///
-    /// `woken`: something says that the source may have changed. What says so from now on has it driven again.
-    pub(crate) fn drive(weak: &Weak<Self>, woken: bool) -> Option<Next> {
+    /// `woken`: something says that the source may have changed. What says so from now on has it driven again. `at`: this
+    /// moment, if it was just read, and then the moment at which this ended, likewise. With thousands of sources the reads
+    /// add up.
+    pub(crate) fn drive(weak: &Weak<Self>, woken: bool, at: &mut Option<Now>) -> Option<Next> {
+        let mut now = at.take().unwrap_or_else(Now::read);
         let mut entry = weak.upgrade()?;
-        // Read once for each step: with thousands of sources the reads add up.
-        let mut now = Now::read();
-        {
-            let mut machine = lock(&entry.machine);
-            machine.bring_forward(now);
-            if woken {
-                machine.woken(now);
-            }
+        let mut machine = lock(&entry.machine);
+        machine.bring_forward(now);
+        if woken {
+            machine.woken(now);
         }
         loop {
-            let (todo, from, has_told) = {
-                let mut machine = lock(&entry.machine);
-                (machine.next(now), machine.look_from(), machine.has_told())
-            };
-            if has_told {
-                entry.carry_out();
-            }
+            let todo = machine.next(now);
+            let is_quiet = !machine.has_told();
             match todo {
                 Todo::Wait(until) => {
+                    let from = machine.look_from();
+                    drop(machine);
+                    if is_quiet {
+                        *at = Some(now);
+                    } else {
+                        entry.carry_out();
+                    }
                     entry.show();
                     return until.map(|until| Next { until, from: from.unwrap_or(until) });
                 }
                 Todo::Look => {
-                    let mut away = lock(&entry.source).take()?;
+                    let away = machine.source.take();
+                    drop(machine);
+                    if !is_quiet {
+                        entry.carry_out();
+                    }
+                    let mut away = away?;
                     let span = crate::trace::look(&entry.origin);
                     drop(entry);
                     let looked = guarded(|| {
@@ -333,15 +366,20 @@ impl Entry {
                     });
                     entry = weak.upgrade()?;
                     now = Now::read();
-                    *lock(&entry.source) = Some(away);
                     let (armed, look) =
                         looked.unwrap_or_else(|error| (Armed::PollOnly, Err::<Look, Error>(error)));
-                    let mut machine = lock(&entry.machine);
+                    machine = lock(&entry.machine);
+                    machine.source = Some(away);
                     machine.armed(armed);
                     machine.looked(now, look);
                 }
                 Todo::Read => {
-                    let mut away = lock(&entry.source).take()?;
+                    let away = machine.source.take();
+                    drop(machine);
+                    if !is_quiet {
+                        entry.carry_out();
+                    }
+                    let mut away = away?;
                     let span = crate::trace::read(&entry.origin);
                     drop(entry);
                     let began = now;
@@ -351,16 +389,25 @@ impl Entry {
                     });
                     entry = weak.upgrade()?;
                     now = Now::read();
-                    *lock(&entry.source) = Some(away);
-                    lock(&entry.machine).read(began, now, reading.unwrap_or_else(Reading::from));
+                    machine = lock(&entry.machine);
+                    machine.source = Some(away);
+                    machine.read(began, now, reading.unwrap_or_else(Reading::from));
                 }
                 Todo::Judge(candidate) => {
-                    let span = crate::trace::judge(&entry.origin);
-                    let _in = span.enter();
-                    if !entry.judge(&candidate) {
+                    drop(machine);
+                    if !is_quiet {
+                        entry.carry_out();
+                    }
+                    let is_judged = {
+                        let span = crate::trace::judge(&entry.origin);
+                        let _in = span.enter();
+                        entry.judge(&candidate)
+                    };
+                    if !is_judged {
                         return None;
                     }
                     now = Now::read();
+                    machine = lock(&entry.machine);
                 }
             }
         }

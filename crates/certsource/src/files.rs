@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 use crate::clock::Now;
 use crate::detect::Mtime;
 use crate::error::{Error, Reason};
+use crate::few::Few;
 use crate::fs::{Fs, Kind, RealFs, Stamp, Volume, data};
 use crate::material::Material;
 use crate::origin::Origin;
@@ -84,20 +85,36 @@ const STILL: Duration = Duration::from_secs(5);
 // What a look needs comes first, in this order: see `machine::Machine`.
 #[repr(C)]
 pub struct Files {
-    detector: Box<dyn Detector>,
     fs: Arc<dyn Fs>,
-    /// What the detector is given: every path, directories expanded.
-    paths: Box<[PathBuf]>,
-    system: Option<Box<Store>>,
     /// Whether a directory is among them, so that they must be listed at each look.
     has_directory: bool,
     /// Whether what the paths lead to must be found out again at the next look.
     is_stale: bool,
     has_looked: bool,
+    system: Option<Box<Store>>,
+    /// What the detector is given: every path, directories expanded.
+    paths: Few<PathBuf>,
+    detector: When,
     key_permissions: KeyPermissions,
     wanted: Vec<Wanted>,
     limits: Limits,
     password: Password,
+}
+
+/// The detector. The usual one lies beside the rest, so that a look finds it in the same place.
+#[allow(clippy::large_enum_variant, reason = "the large one is the usual one")]
+enum When {
+    Mtime(Mtime),
+    Other(Box<dyn Detector>),
+}
+
+impl When {
+    fn get(&mut self) -> &mut dyn Detector {
+        match self {
+            Self::Mtime(detector) => detector,
+            Self::Other(detector) => &mut **detector,
+        }
+    }
 }
 
 impl Files {
@@ -145,9 +162,9 @@ impl Files {
             limits: Limits::default(),
             key_permissions: KeyPermissions::default(),
             password: Password::default(),
-            detector: Box::new(Mtime::new()),
+            detector: When::Mtime(Mtime::new()),
             fs: Arc::new(RealFs::new()),
-            paths: Box::default(),
+            paths: Few::default(),
             has_directory: false,
             is_stale: true,
             has_looked: false,
@@ -270,7 +287,7 @@ impl Files {
     /// Another detector.
     #[must_use]
     pub fn detect(mut self, detector: impl Detector + 'static) -> Self {
-        self.detector = Box::new(detector);
+        self.detector = When::Other(Box::new(detector));
         self
     }
 
@@ -312,9 +329,9 @@ impl Files {
         self.is_stale = false;
         let plan = Plan::make(&*self.fs, &self.wanted, &self.limits);
         self.has_directory = !plan.directories.is_empty();
-        let paths = plan.paths().into_boxed_slice();
-        let differs = paths != self.paths;
-        self.paths = paths;
+        let paths = plan.paths();
+        let differs = paths[..] != self.paths[..];
+        self.paths = paths.into_iter().collect();
         differs
     }
 
@@ -350,14 +367,16 @@ impl Source for Files {
                 Origin::file(parent)
             }
             ([first, ..], _) => Origin::file(&first.path),
-            ([], _) => self.system.as_ref().map_or_else(|| Origin::named("no files"), |system| system.origin()),
+            ([], _) => {
+                self.system.as_ref().map_or_else(|| Origin::named("no files"), |system| system.origin())
+            }
         }
     }
 
     fn look(&mut self, now: Now) -> Result<Look, Error> {
         let differs = self.list();
         let is_first = !std::mem::replace(&mut self.has_looked, true);
-        let look = self.detector.look(&*self.fs, &self.paths, now);
+        let look = self.detector.get().look(&*self.fs, &self.paths, now);
         let look = match &mut self.system {
             Some(system) => either(look, system.look(&*self.fs, now)),
             None => look,
@@ -405,7 +424,7 @@ impl Source for Files {
             // The paths were not looked at yet: the first look lists them again.
             self.is_stale = true;
         }
-        self.detector.arm(&*self.fs, &self.paths, alarm)
+        self.detector.get().arm(&*self.fs, &self.paths, alarm)
     }
 }
 

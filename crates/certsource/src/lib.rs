@@ -6,6 +6,7 @@ pub mod detect;
 mod digest;
 mod driver;
 mod error;
+mod few;
 pub mod files;
 pub mod fs;
 pub mod inspect;

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -38,6 +39,8 @@ const PATIENCE: Duration = Duration::from_millis(5);
 /// What is due and was taken by nobody for so long is queued by the guard: the keeper of the time hangs. Long, so that
 /// the guard seldom wakes up while all is well.
 const LATE: Duration = Duration::from_millis(100);
+/// Of so many looks that are due what they begin with is loaded at once.
+const AHEAD: usize = 8;
 
 /// The threads that keep sources current. Many reloaders share one; it ends when the last of them goes.
 ///
@@ -432,6 +435,7 @@ impl Shared {
                     state.end(job);
                 }
                 Job::Drive(id) => {
+                    state.touch_ahead();
                     let Some(slot) = state.entries.get_mut(id) else { continue };
                     if !slot.take_up() {
                         continue;
@@ -521,6 +525,19 @@ impl Shared {
 impl State {
     fn end(&mut self, job: u64) {
         self.running.retain(|running| running.job != job);
+    }
+
+    /// Loads what the next looks begin with. All at once: each of them would otherwise wait for memory that nothing has
+    /// touched since its last look.
+    fn touch_ahead(&self) {
+        if self.queue.due().len() % AHEAD != 0 {
+            return;
+        }
+        let next = self.queue.due().take(AHEAD).filter_map(|job| match job {
+            Job::Drive(id) => self.entries.get(*id),
+            Job::Task(_) => None,
+        });
+        black_box(next.fold(0, |all, slot| all ^ slot.entry.strong_count()));
     }
 
     /// Queues what is due. Returns whether there was anything.

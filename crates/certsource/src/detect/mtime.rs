@@ -10,6 +10,7 @@ use super::Sha256;
 use super::link::{DataLink, Moved};
 use crate::clock::Now;
 use crate::error::Error;
+use crate::few::Few;
 use crate::fs::{Fs, Seen, Volume};
 use crate::source::{Arrival, Detector, Look};
 
@@ -41,8 +42,6 @@ const READ_ANYWAY: Duration = Duration::from_secs(300);
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Mtime {
-    /// What each path led to.
-    seen: Box<[Seen]>,
     /// Which paths those are: a hash, as no second copy is worth its memory. With thousands of sources, whatever a look
     /// touches has to come from there each time. Two lists of one hash are taken for one only if they lead to the same files,
     /// too.
@@ -57,6 +56,8 @@ pub struct Mtime {
     is_young: bool,
     /// Whether the last look saw something move; otherwise it said "changed" because it was time to read again.
     has_moved: bool,
+    /// What each path led to.
+    seen: Few<Seen>,
     /// Of which paths the state differed from what was seen before, since [`Mtime::forget_moved`]; empty: of none.
     #[cfg(feature = "notify")]
     moved: Vec<bool>,
@@ -78,10 +79,8 @@ impl Mtime {
     /// Takes everything as it is now for what was last seen.
     fn take(&mut self, fs: &dyn Fs, paths: &[PathBuf]) {
         // The link first: if it moves while the files are looked at, the next look says so.
-        self.link =
-            DataLink::find(fs, paths).map(|link| Box::new(Followed { link, full_from: None }));
-        // Made anew with no room to spare: many sources have one file.
-        let seen = Box::from_iter(paths.iter().map(|path| Seen::at(fs, path)));
+        self.link = DataLink::find(fs, paths).map(|link| Box::new(Followed { link, full_from: None }));
+        let seen = Few::from_iter(paths.iter().map(|path| Seen::at(fs, path)));
         let of = hash(paths);
         #[cfg(feature = "notify")]
         self.note_moved(of, &seen);
@@ -127,7 +126,7 @@ impl Mtime {
     /// What is at each path that changed since [`forget_moved`](Self::forget_moved), as the last look saw it.
     #[cfg(feature = "notify")]
     pub(super) fn moved(&self) -> impl Iterator<Item = &Seen> {
-        self.moved.iter().zip(&self.seen).filter(|(moved, _)| **moved).map(|(_, seen)| seen)
+        self.moved.iter().zip(self.seen.iter()).filter(|(moved, _)| **moved).map(|(_, seen)| seen)
     }
 
     /// What has changed so far is explained, or never will be.

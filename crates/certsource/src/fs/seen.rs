@@ -14,6 +14,12 @@ pub(crate) enum Seen {
     Not(io::ErrorKind),
 }
 
+impl Default for Seen {
+    fn default() -> Self {
+        Self::Not(io::ErrorKind::NotFound)
+    }
+}
+
 impl Seen {
     /// What `path` leads to now.
     pub(crate) fn at(fs: &dyn Fs, path: &Path) -> Self {

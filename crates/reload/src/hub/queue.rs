@@ -26,6 +26,11 @@ impl<T> Queue<T> {
         self.due.push_back(job);
     }
 
+    /// What is due by time, the next one first.
+    pub(super) fn due(&self) -> impl ExactSizeIterator<Item = &T> {
+        self.due.iter()
+    }
+
     pub(super) fn pop(&mut self) -> Option<T> {
         let takes_due = self.asked.is_empty() || (self.was_asked && !self.due.is_empty());
         self.was_asked = !takes_due;

@@ -119,6 +119,13 @@ impl<T> Places<T> {
         }
     }
 
+    pub(super) fn get(&self, number: u64) -> Option<&T> {
+        if number & TASK != 0 {
+            return None;
+        }
+        self.places.get(number as u32 as usize).filter(|place| place.0 == number)?.1.as_ref()
+    }
+
     pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut T> {
         self.place(number)?.1.as_mut()
     }

@@ -25,12 +25,6 @@ impl Sample {
         self.0[((last as f64 * share).ceil() as usize).min(last)]
     }
 
-    /// How many there are.
-    #[allow(clippy::len_without_is_empty, reason = "there is one at least")]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// The one in the middle.
     pub fn median(&self) -> f64 {
         let middle = self.0.len() / 2;

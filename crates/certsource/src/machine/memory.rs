@@ -225,6 +225,7 @@ impl Draw {
 
 /// What there is to tell. It has no memory while that is nothing: there are many machines, and they seldom tell.
 #[derive(Default)]
+#[allow(clippy::box_collection, reason = "a pointer in each machine in place of four words")]
 pub(super) struct Outbox(Option<Box<VecDeque<Told>>>);
 
 impl Outbox {

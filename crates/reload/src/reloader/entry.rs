@@ -337,15 +337,18 @@ impl Entry {
         }
         loop {
             let todo = machine.next(now);
-            let is_quiet = !machine.has_told();
+            let (from, is_quiet) = (machine.look_from(), !machine.has_told());
+            if !is_quiet {
+                // Before the source is taken away: if this panics, it must be there still.
+                drop(machine);
+                entry.carry_out();
+                machine = lock(&entry.machine);
+            }
             match todo {
                 Todo::Wait(until) => {
-                    let from = machine.look_from();
                     drop(machine);
                     if is_quiet {
                         *at = Some(now);
-                    } else {
-                        entry.carry_out();
                     }
                     entry.show();
                     return until.map(|until| Next { until, from: from.unwrap_or(until) });
@@ -353,9 +356,6 @@ impl Entry {
                 Todo::Look => {
                     let away = machine.source.take();
                     drop(machine);
-                    if !is_quiet {
-                        entry.carry_out();
-                    }
                     let mut away = away?;
                     let span = crate::trace::look(&entry.origin);
                     drop(entry);
@@ -376,9 +376,6 @@ impl Entry {
                 Todo::Read => {
                     let away = machine.source.take();
                     drop(machine);
-                    if !is_quiet {
-                        entry.carry_out();
-                    }
                     let mut away = away?;
                     let span = crate::trace::read(&entry.origin);
                     drop(entry);
@@ -395,9 +392,6 @@ impl Entry {
                 }
                 Todo::Judge(candidate) => {
                     drop(machine);
-                    if !is_quiet {
-                        entry.carry_out();
-                    }
                     let is_judged = {
                         let span = crate::trace::judge(&entry.origin);
                         let _in = span.enter();

@@ -1,5 +1,7 @@
 //! A [`Case`]: a source, the disk it begins with, and what a writer does to it, call by call.
 
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,6 +93,17 @@ impl Case {
     /// The paths of the source.
     pub fn paths(&self) -> Vec<PathBuf> {
         self.spec.paths()
+    }
+
+    /// Every name that can be on the way to a file of the source: those of its paths, and of whatever a link points to.
+    pub fn names_on_the_way(&self) -> HashSet<OsString> {
+        let calls = self.setup.iter().chain(self.steps.iter().map(|step| &step.call));
+        let targets = calls.filter_map(|call| match call {
+            Call::Symlink(target, _) => Some(target.clone()),
+            _ => None,
+        });
+        let paths: Vec<_> = self.paths().into_iter().chain(targets).collect();
+        paths.iter().flat_map(|path| path.iter().map(OsString::from)).collect()
     }
 
     /// The disk at the beginning.

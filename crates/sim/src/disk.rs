@@ -260,7 +260,7 @@ impl Disk {
 
     /// The content that a path leads to, if it is a file.
     pub fn content(&self, path: &std::path::Path) -> Option<Blob> {
-        let key = self.walk(self.root, path, true).ok()?.found?;
+        let key = self.lead_to(self.root, path, true).ok()?;
         match &self.inodes.get(&key)?.body {
             Body::File(blob) => Some(blob.clone()),
             _ => None,
@@ -274,8 +274,16 @@ impl Disk {
 
     /// The fault of an access to `name`, if there is one.
     pub fn fault(&self, name: Option<&std::ffi::OsStr>) -> Option<Fault> {
+        if self.faults.is_empty() {
+            return None;
+        }
         let named = name.and_then(|name| self.faults.get(&Some(name.to_owned())));
         named.or_else(|| self.faults.get(&None)).copied()
+    }
+
+    /// Whether the reader holds it open.
+    pub(crate) fn is_pinned(&self, key: Key) -> bool {
+        self.pins.contains_key(&key)
     }
 
     /// The reader closes what it held open.

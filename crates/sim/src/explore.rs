@@ -20,6 +20,11 @@
 //! - Within one look or read the writer moves at a bounded number of accesses ([`Bounds::preemptions`]), by any number
 //!   of calls at each.
 //! - A read of the whole source depends on the disk alone, so each is explored once for each state of the disk.
+//! - Calls that the reader cannot hear of, and that change nothing that can be seen, are made together with the next one that
+//!   it can; and of several numbers of calls before a watch is set, between which there is no event for it or for another watch,
+//!   the smallest is taken. Events with a name that is on no way to a file count as not heard: those that come at once are
+//!   delivered all the same, those that come late are not.
+//!   [`Bounds::reduces`] turns this off, so that both can be compared.
 //!
 //! States are explored breadth first: the first history that breaks a rule is one of the shortest. But for those that must
 //! come to an end ([`Bounds::deep`]).
@@ -29,7 +34,8 @@ mod node;
 mod rules;
 mod scout;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,7 +48,7 @@ use crate::watches::Fate;
 pub use history::History;
 pub use rules::Broken;
 
-use self::node::Node;
+use self::node::{Node, Reader};
 use self::rules::Rules;
 use self::scout::ReadMemo;
 
@@ -73,13 +79,15 @@ pub struct Bounds {
     pub end_within: Option<Duration>,
     /// The most states.
     pub states: usize,
-    /// The most moves between states.
+    /// The most moves between states. Beyond them the exploration ends at once.
     pub moves: usize,
     /// Stop at the first rule that is broken.
     pub stops_at_first: bool,
     /// Go on from the newest state, and not from the oldest: ends are reached with few states. A history that breaks a rule
     /// is not one of the shortest then.
     pub deep: bool,
+    /// Whether calls that the reader cannot hear of are made together.
+    pub reduces: bool,
 }
 
 impl Bounds {
@@ -102,6 +110,7 @@ impl Bounds {
             moves: usize::MAX,
             stops_at_first: true,
             deep: false,
+            reduces: true,
         }
     }
 }
@@ -115,6 +124,8 @@ pub struct Report {
     pub moves: usize,
     /// Ends that were reached: the writer is done, and its last content is served.
     pub ends: usize,
+    /// What was published in the histories that came to an end: the tags of each, in order.
+    pub outcomes: BTreeSet<Vec<u64>>,
     /// How long it took.
     pub took: Duration,
     /// Whether the bound on states was met, so that not all was explored.
@@ -137,19 +148,29 @@ pub fn explore(subject: &dyn Subject, case: &Case, traits: &Traits, bounds: &Bou
         rules,
         memo: ReadMemo::default(),
         known: HashSet::new(),
+        names: case.names_on_the_way(),
         queue: VecDeque::new(),
+        held: 0,
         report: Report {
             states: 0,
             moves: 0,
             ends: 0,
+            outcomes: BTreeSet::new(),
             took: Duration::ZERO,
             is_cut: false,
             broken: Vec::new(),
         },
     };
-    explorer.add(Node::first(case.disk(traits.clone()), case));
-    while let Some(node) = if bounds.deep { explorer.queue.pop_back() } else { explorer.queue.pop_front() } {
-        explorer.expand(node);
+    explorer.add(Node::first(case.disk(traits.clone()), case), None);
+    while let Some((node, reader)) =
+        if bounds.deep { explorer.queue.pop_back() } else { explorer.queue.pop_front() }
+    {
+        explorer.held -= usize::from(reader.is_some());
+        explorer.expand(node, reader);
+        if explorer.report.moves >= bounds.moves {
+            explorer.report.is_cut = true;
+            break;
+        }
         if explorer.bounds.stops_at_first && !explorer.report.broken.is_empty() {
             break;
         }
@@ -159,6 +180,9 @@ pub fn explore(subject: &dyn Subject, case: &Case, traits: &Traits, bounds: &Bou
     explorer.report
 }
 
+/// So many readers are kept beside the states that they are in. The others are led there again.
+const MOST_HELD: usize = 20_000;
+
 struct Explorer<'a> {
     subject: &'a dyn Subject,
     case: Arc<Case>,
@@ -166,22 +190,30 @@ struct Explorer<'a> {
     rules: Rules,
     memo: ReadMemo,
     known: HashSet<u64>,
-    queue: VecDeque<Node>,
+    /// An event of any other name is nothing to the reader.
+    names: HashSet<OsString>,
+    queue: VecDeque<(Node, Option<Reader>)>,
+    /// How many of these have a reader.
+    held: usize,
     report: Report,
 }
 
 impl Explorer<'_> {
-    fn add(&mut self, node: Node) {
+    /// A state was reached, and with it this reader, if there is one that is in it.
+    fn add(&mut self, node: Node, reader: Option<Reader>) {
         self.report.moves += 1;
-        if self.known.contains(&node.hash()) {
+        let hash = node.hash();
+        if self.known.contains(&hash) {
             return;
         }
         if self.known.len() >= self.bounds.states || self.report.moves >= self.bounds.moves {
             self.report.is_cut = true;
             return;
         }
-        self.known.insert(node.hash());
-        self.queue.push_back(node);
+        self.known.insert(hash);
+        let reader = reader.filter(|_| self.held < MOST_HELD);
+        self.held += usize::from(reader.is_some());
+        self.queue.push_back((node, reader));
     }
 
     fn breaks(&mut self, node: &Node, broken: Broken) {

@@ -100,7 +100,10 @@ impl SimFs {
 
     fn unpin(&self, key: Key) {
         // When a state was put in place that knows nothing of this handle, there is nothing to let go of.
-        Arc::make_mut(&mut self.lock().disk).unpin(key);
+        let mut stage = self.lock();
+        if stage.disk.is_pinned(key) {
+            Arc::make_mut(&mut stage.disk).unpin(key);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Stage> {

@@ -28,6 +28,7 @@ impl Subject for Naive {
             latest,
             step: Next::Look,
             served: None,
+            number: 0,
             told: Vec::new(),
         })
     }
@@ -57,6 +58,7 @@ struct Running {
     latest: Stamp,
     step: Next,
     served: Option<u64>,
+    number: u64,
     told: Vec<Published>,
 }
 
@@ -89,15 +91,15 @@ impl Live for Running {
         let Some(tag) = whole(bytes) else { return };
         if self.served != Some(tag) {
             self.served = Some(tag);
-            let number = self.told.last().map_or(1, |last| last.number + 1);
-            self.told.push(Published { number, tag });
+            self.number += 1;
+            self.told.push(Published { number: self.number, tag });
         }
     }
 
     fn judge(&mut self) {}
 
     fn published(&mut self) -> Vec<Published> {
-        self.told.clone()
+        std::mem::take(&mut self.told)
     }
 }
 

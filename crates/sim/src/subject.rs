@@ -119,7 +119,7 @@ pub trait Live {
     fn read(&mut self, began: Duration, reading: &Reading);
     /// Makes the decision that it wants.
     fn judge(&mut self);
-    /// What it has published, from its start on. Asked once.
+    /// What it has published since this was last asked.
     fn published(&mut self) -> Vec<Published>;
 }
 

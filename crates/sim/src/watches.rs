@@ -39,6 +39,13 @@ pub struct Due {
     path: Option<PathBuf>,
 }
 
+impl Due {
+    /// The last name of the path it tells of, if it tells of one.
+    pub(crate) fn name(&self) -> Option<&std::ffi::OsStr> {
+        self.path.as_ref()?.file_name()
+    }
+}
+
 /// What becomes of events between the file system and the reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fate {
@@ -78,28 +85,41 @@ impl SimWatches {
 pub struct Post(Arc<Mutex<Standing>>);
 
 impl Post {
-    /// Who is to be told of these events, as the watches stand now.
+    /// Who is to be told of these events, as the watches stand now. A watch that is to be told of its own end gets no more.
     pub fn address(&self, events: &[RawEvent]) -> Vec<Due> {
+        let (due, gone) = self.recipients(events);
         let mut standing = lock(&self.0);
+        for one in standing.by_number.values_mut().filter(|one| gone.contains(&one.key)) {
+            one.key = Key::NOTHING;
+        }
+        due
+    }
+
+    /// The same, and nothing changes by it; and the directories that are gone. Their watches get no more as soon as they are
+    /// told of it.
+    pub(crate) fn recipients(&self, events: &[RawEvent]) -> (Vec<Due>, Vec<Key>) {
+        let standing = lock(&self.0);
         let mut due = Vec::new();
+        let mut gone: Vec<Key> = Vec::new();
         for event in events {
+            if gone.contains(&event.dir) {
+                continue;
+            }
             for (watch, one) in standing.by_number.iter().filter(|(_, one)| one.key == event.dir) {
                 let path = event.name.as_ref().map_or_else(|| one.path.clone(), |name| one.path.join(name));
                 due.push(Due { watch: *watch, kind: event.kind, path: Some(path) });
             }
             if event.name.is_none() && event.kind == Happening::Removed {
                 // The directory is gone, or has another name, under which it is not what is watched here.
-                let gone: Vec<_> =
-                    standing.by_number.iter().filter(|(_, one)| one.key == event.dir).collect();
-                let gone: Vec<u64> = gone.into_iter().map(|(watch, _)| *watch).collect();
-                for watch in gone {
-                    if let Some(one) = standing.by_number.get_mut(&watch) {
-                        one.key = Key::NOTHING;
-                    }
-                }
+                gone.push(event.dir);
             }
         }
-        due
+        (due, gone)
+    }
+
+    /// Whether there is a watch on this directory.
+    pub(crate) fn watches(&self, directory: Key) -> bool {
+        lock(&self.0).by_number.values().any(|one| one.key == directory)
     }
 
     /// Every standing watch is told that events were lost.
@@ -115,7 +135,13 @@ impl Post {
     /// Hands events to their watches. Those that were taken down meanwhile get none.
     pub fn deliver(&self, due: &[Due]) {
         for event in due {
-            let sink = lock(&self.0).by_number.get(&event.watch).map(|one| Arc::clone(&one.sink));
+            let sink = lock(&self.0).by_number.get_mut(&event.watch).map(|one| {
+                if event.kind == Happening::Removed && event.path.as_ref() == Some(&one.path) {
+                    // Told of its own end, it gets no more.
+                    one.key = Key::NOTHING;
+                }
+                Arc::clone(&one.sink)
+            });
             if let Some(sink) = sink {
                 sink(&FileEvent { kind: event.kind.into(), path: event.path.clone() });
             }

@@ -37,14 +37,16 @@ fn bounds(engine: &Engine, case: &Case, strategy: Strategy, fate: Fate) -> Bound
     if strategy == Strategy::Notify && fate == Fate::Lost {
         bounds.grace += policy.safety;
     }
-    bounds.states = number("CERTSOURCE_SIM_STATES").unwrap_or(match strategy {
-        _ if is_full() => 3_000_000,
-        // Walking to every directory again and again makes its states dear.
-        Strategy::Notify => 500,
-        _ => 1200,
+    // Walking to every directory again and again makes the states of `Notify` dear.
+    let is_dear = strategy == Strategy::Notify;
+    bounds.states = number("CERTSOURCE_SIM_STATES").unwrap_or(match (is_full(), is_dear) {
+        (true, false) => 100_000,
+        (true, true) => 10_000,
+        (false, false) => 4_000,
+        (false, true) => 1_500,
     });
+    bounds.moves = bounds.states * if is_full() { 3 } else { 2 };
     if !is_full() {
-        bounds.moves = bounds.states * 2;
         (bounds.preemptions, bounds.start) = (1, 2500 * MS);
         bounds.phases.truncate(1);
     }
@@ -52,13 +54,19 @@ fn bounds(engine: &Engine, case: &Case, strategy: Strategy, fate: Fate) -> Bound
     bounds
 }
 
-/// Bounds under which a few hundred states reach ends: the writer begins while the reader rests, and is away for no longer than
-/// the settle time. The others end before most writers do, so what must come of it in the end is shown here.
-fn bounds_to_the_end(engine: &Engine, case: &Case, strategy: Strategy, fate: Fate) -> Bounds {
+/// Bounds that most cells are whole within, for those that are cut without them: the writer begins while the reader rests, or at
+/// its next look, is away for no longer than the settle time, and moves at one access of a look or read. The newest state is the
+/// first to go on, so that ends are reached in any case.
+fn bounds_from_rest(engine: &Engine, case: &Case, strategy: Strategy, fate: Fate) -> Bounds {
     let mut bounds = bounds(engine, case, strategy, fate);
-    (bounds.start, bounds.start_after) = (RESTS, RESTS - MS);
+    // Where events wake the reader, any moment of its rest is as good as another; where it polls, its next look is waited for.
+    let until = if strategy == Strategy::Notify { Duration::ZERO } else { engine.policy().interval };
+    (bounds.start, bounds.start_after) = (RESTS + until, RESTS - MS);
     bounds.phases.clear();
     (bounds.preemptions, bounds.linger, bounds.deep) = (1, bounds.stall, true);
+    // The newest first, a state is cheap: its reader is mostly at hand, and few states wait.
+    bounds.states = bounds.states.max(if is_full() { 150_000 } else { 3_000 });
+    bounds.moves = bounds.states * if is_full() { 3 } else { 2 };
     bounds
 }
 
@@ -70,15 +78,19 @@ fn number(name: &str) -> Option<usize> {
 fn cells(strategy: Strategy, traits: &Traits, fate: Fate, is_wanted: impl Fn(&Case) -> bool) {
     let only = std::env::var("CERTSOURCE_SIM_ONLY").unwrap_or_default();
     let mut failures = Vec::new();
-    let (mut states, mut seconds) = (0, 0.0);
+    let (mut states, mut ends_in_all, mut seconds) = (0, 0, 0.0);
+    let (mut all, mut whole, mut whole_from_rest) = (0, 0, 0);
     let cases = writers::all(common::kit());
     for case in cases.iter().filter(|case| is_wanted(case) && case.name.contains(&only)) {
         let engine = Engine::new(strategy);
         let what = format!("{strategy:?} {:?} {:?} {fate:?} {}", traits.tick, traits.volume, case.name);
         let wide = explore(&engine, case, traits, &bounds(&engine, case, strategy, fate));
         let mut ends = wide.ends;
-        let to_the_end = bounds_to_the_end(&engine, case, strategy, fate);
-        let rest = (ends == 0).then(|| explore(&engine, case, traits, &to_the_end));
+        let from_rest = bounds_from_rest(&engine, case, strategy, fate);
+        let rest = wide.is_cut.then(|| explore(&engine, case, traits, &from_rest));
+        all += 1;
+        whole += usize::from(!wide.is_cut);
+        whole_from_rest += usize::from(rest.as_ref().is_some_and(|rest| !rest.is_cut));
         for (report, kind) in [(Some(wide), ""), (rest, "  (from rest)")] {
             let Some(report) = report else { continue };
             let cut = if report.is_cut { "  (cut)" } else { "" };
@@ -88,6 +100,7 @@ fn cells(strategy: Strategy, traits: &Traits, fate: Fate, is_wanted: impl Fn(&Ca
                 report.states, report.moves, report.ends
             );
             (states, seconds, ends) = (states + report.states, seconds + took, ends.max(report.ends));
+            ends_in_all += report.ends;
             for (broken, history) in report.broken {
                 failures.push(format!("{what}: {broken}\n{history}"));
             }
@@ -98,7 +111,11 @@ fn cells(strategy: Strategy, traits: &Traits, fate: Fate, is_wanted: impl Fn(&Ca
             ));
         }
     }
-    println!("{strategy:?} {:?} {fate:?}: {states} states in {seconds:.1} s", traits.tick);
+    println!(
+        "{strategy:?} {:?} {fate:?}: {all} cells, {whole} whole, {whole_from_rest} more whole from rest; {states} states, \
+         {ends_in_all} ends, {seconds:.1} s",
+        traits.tick
+    );
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 

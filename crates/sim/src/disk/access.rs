@@ -126,7 +126,7 @@ impl Disk {
                 }
             }
             Access::ReadLink(path) => {
-                let key = self.walk(self.root, path, false)?.found.ok_or(errno::ENOENT)?;
+                let key = self.lead_to(self.root, path, false)?;
                 match &self.inodes[&key].body {
                     Body::Link(target) => Ok(Seen::Link(target.clone())),
                     _ => Err(errno::EINVAL),
@@ -138,8 +138,7 @@ impl Disk {
             }
             Access::DirOpen(dir, name) => {
                 open(fault)?;
-                let found = self.walk(*dir, name, true)?.found.ok_or(errno::ENOENT)?;
-                self.opened(found)
+                self.opened(self.lead_to(*dir, name, true)?)
             }
             Access::OpenDir(path) | Access::Watch(path) => {
                 lookup(fault)?;
@@ -171,7 +170,7 @@ impl Disk {
     }
 
     fn find(&self, path: &Path) -> Result<Key, i32> {
-        self.walk(self.root, path, true)?.found.ok_or(errno::ENOENT)
+        self.lead_to(self.root, path, true)
     }
 
     fn opened(&self, key: Key) -> Result<Seen, i32> {

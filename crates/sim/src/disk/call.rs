@@ -58,6 +58,22 @@ pub enum Call {
     Mend(Option<OsString>),
 }
 
+impl Call {
+    /// Whether it changes files and names, and is told of by events. The clock, faults, attributes and stores through a
+    /// mapping have effects of other kinds.
+    pub(crate) fn is_told_of(&self) -> bool {
+        !matches!(
+            self,
+            Self::Store { .. }
+                | Self::Chmod(..)
+                | Self::SetModified(..)
+                | Self::SetClock(_)
+                | Self::Break(..)
+                | Self::Mend(_)
+        )
+    }
+}
+
 /// An event in a directory, before it is known who watches that.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RawEvent {

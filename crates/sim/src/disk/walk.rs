@@ -16,14 +16,31 @@ pub(super) struct Walked {
 impl Disk {
     /// Looks a path up. `follow` says whether a link at its very end is followed.
     pub(super) fn walk(&self, from: Key, path: &Path, follow: bool) -> Result<Walked, i32> {
-        let mut stack = vec![from];
-        let mut todo: Vec<OsString> = Vec::new();
+        let (dir, name, found) = self.lead(from, path, follow)?;
+        Ok(Walked { dir, name: name.to_owned(), found })
+    }
+
+    /// What a path leads to, if there is something.
+    pub(super) fn lead_to(&self, from: Key, path: &Path, follow: bool) -> Result<Key, i32> {
+        self.lead(from, path, follow)?.2.ok_or(errno::ENOENT)
+    }
+
+    /// The same as [`Disk::walk`], and nothing is copied: an exploration looks up millions of paths.
+    fn lead<'a>(
+        &'a self,
+        from: Key,
+        path: &'a Path,
+        follow: bool,
+    ) -> Result<(Key, &'a OsStr, Option<Key>), i32> {
+        let mut stack = Vec::with_capacity(8);
+        stack.push(from);
+        let mut todo: Vec<&OsStr> = Vec::with_capacity(8);
         self.push(path, &mut todo, &mut stack);
         let mut links = 0;
         loop {
             let dir = *stack.last().expect("the root is never popped");
             let Some(name) = todo.pop() else {
-                return Ok(Walked { dir, name: OsString::new(), found: Some(dir) });
+                return Ok((dir, OsStr::new(""), Some(dir)));
             };
             if name == ".." {
                 if !matches!(self.inodes.get(&dir).map(|inode| &inode.body), Some(Body::Dir(_))) {
@@ -37,7 +54,7 @@ impl Disk {
             let Some(Body::Dir(entries)) = self.inodes.get(&dir).map(|inode| &inode.body) else {
                 return Err(errno::ENOTDIR);
             };
-            let found = entries.get::<OsStr>(&name).copied();
+            let found = entries.get(name).copied();
             if let Some(Body::Link(target)) = found.map(|key| &self.inodes[&key].body) {
                 if follow || !todo.is_empty() {
                     links += 1;
@@ -49,21 +66,22 @@ impl Disk {
                 }
             }
             if todo.is_empty() {
-                return Ok(Walked { dir, name, found });
+                return Ok((dir, name, found));
             }
             stack.push(found.ok_or(errno::ENOENT)?);
         }
     }
 
     /// Puts the names of a path on top of those still to look up, the first on the very top.
-    fn push(&self, path: &Path, todo: &mut Vec<OsString>, stack: &mut Vec<Key>) {
+    fn push<'a>(&self, path: &'a Path, todo: &mut Vec<&'a OsStr>, stack: &mut Vec<Key>) {
         if path.has_root() {
-            *stack = vec![self.root];
+            stack.clear();
+            stack.push(self.root);
         }
         for component in path.components().rev() {
             match component {
-                Component::Normal(name) => todo.push(name.to_owned()),
-                Component::ParentDir => todo.push("..".into()),
+                Component::Normal(name) => todo.push(name),
+                Component::ParentDir => todo.push(OsStr::new("..")),
                 _ => {}
             }
         }

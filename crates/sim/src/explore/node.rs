@@ -1,5 +1,6 @@
 //! One state of an exploration, and the moves from it.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use super::scout::{self, Outing};
 use super::{Explorer, stage};
 use crate::case::Case;
 use crate::disk::{Blob, Disk, RawEvent};
+use crate::fs::SimFs;
 use crate::subject::{Live, Next, Published, Reading, hash};
 use crate::watches::{Due, Fate, Post, SimWatches};
 
@@ -26,6 +28,15 @@ pub(super) enum Record {
     Judge { disk: Arc<Disk> },
     /// Events arrived.
     Deliver { disk: Arc<Disk>, due: Vec<Due> },
+}
+
+/// A reader, and what it touches.
+pub(super) struct Reader {
+    live: Box<dyn Live>,
+    fs: SimFs,
+    post: Post,
+    /// What it published and nobody has looked at.
+    news: Vec<Published>,
 }
 
 pub(super) struct Chain {
@@ -82,9 +93,15 @@ impl Node {
     }
 
     pub(super) fn hash(&self) -> u64 {
+        let arrival = (!self.queue.is_empty()).then_some(self.queue_at);
+        hash(&(self.hash_of_writer(), &self.queue, arrival, self.chain_hash))
+    }
+
+    /// Equal for states from which a writer, and a read of the whole source, go on in the same way.
+    pub(super) fn hash_of_writer(&self) -> u64 {
         hash(&(
             (&self.disk, self.done, self.moved, self.last_call, self.unstamped),
-            (self.seen, self.slow_left, &self.queue, self.queue_at, self.chain_hash),
+            (self.seen, self.slow_left),
         ))
     }
 
@@ -104,15 +121,16 @@ impl Node {
         self.line = Some(Arc::new(Line { before: self.line.take(), at: self.now(), what }));
     }
 
-    /// The writer makes its next call.
-    pub(super) fn call(&mut self, case: &Case, paths: &[PathBuf]) -> Vec<RawEvent> {
+    /// The writer makes its next call. Gives its events, and whether it changed what can be seen.
+    pub(super) fn call(&mut self, case: &Case, paths: &[PathBuf]) -> (Vec<RawEvent>, bool) {
         let step = &case.steps[self.done];
         let disk = Arc::make_mut(&mut self.disk);
         let events = disk.call(&step.call);
         let events = events.unwrap_or_else(|error| panic!("{}: {:?}: error {error}", case.name, step.call));
         self.last_call = disk.mono();
         let visible = disk.visible(paths);
-        if visible != self.visible {
+        let is_visible = visible != self.visible;
+        if is_visible {
             self.moved = Some(disk.mono());
             self.unstamped = !disk.stamps_moved();
             self.versions = case.versions_of(&visible);
@@ -121,16 +139,21 @@ impl Node {
         }
         self.moved.get_or_insert(disk.mono());
         self.done += 1;
-        events
+        (events, is_visible)
     }
 
     fn record(&mut self, record: Record, seen: u64) {
         self.chain_hash = hash(&(self.chain_hash, self.now(), seen));
+        self.record_unheard(record);
+    }
+
+    /// The same for what makes no difference to the reader.
+    fn record_unheard(&mut self, record: Record) {
         self.chain = Some(Arc::new(Chain { before: self.chain.take(), record }));
     }
 
     /// A reader that has seen all that was recorded.
-    fn revive(&self, explorer: &Explorer<'_>) -> (Box<dyn Live>, crate::fs::SimFs, Post) {
+    fn revive(&self, explorer: &Explorer<'_>) -> Reader {
         let mut records = Vec::new();
         let mut at = self.chain.as_ref();
         while let Some(chain) = at {
@@ -171,58 +194,68 @@ impl Node {
             }
         }
         fs.set_disk(Arc::clone(&self.disk));
-        (live, fs, post)
+        let mut news = live.published();
+        news.drain(..self.published.len());
+        Reader { live, fs, post, news }
     }
 }
 
 impl Explorer<'_> {
-    pub(super) fn expand(&mut self, mut node: Node) {
-        let (mut live, fs, post) = node.revive(self);
-        let all = live.published();
-        for published in &all[node.published.len()..] {
-            if let Some(broken) = self.rules.publication(&node, *published) {
+    pub(super) fn expand(&mut self, mut node: Node, reader: Option<Reader>) {
+        let mut reader = reader.unwrap_or_else(|| node.revive(self));
+        reader.fs.set_disk(Arc::clone(&node.disk));
+        let mut news = std::mem::take(&mut reader.news);
+        news.extend(reader.live.published());
+        for published in news {
+            if let Some(broken) = self.rules.publication(&node, published) {
                 self.breaks(&node, broken);
                 return;
             }
             node.note(What::Published(published.number));
-            node.published.push(*published);
+            node.published.push(published);
             node.seen = node.versions;
         }
         if !node.queue.is_empty() && node.now() >= node.queue_at {
             let due = std::mem::take(&mut node.queue);
-            post.deliver(&due);
+            reader.post.deliver(&due);
             node.record(Record::Deliver { disk: Arc::clone(&node.disk), due: due.clone() }, hash(&due));
             node.note(What::Delivered(due.len()));
         }
-        match live.next() {
-            Next::Wait(until) => self.rest(node, until, &post),
+        match reader.live.next() {
+            Next::Wait(until) => self.rest(node, until, reader),
             Next::Judge => {
                 node.record(Record::Judge { disk: Arc::clone(&node.disk) }, 0);
-                self.add(node);
+                reader.live.judge();
+                self.add(node, Some(reader));
             }
-            Next::Read => self.read(&node, &post),
+            Next::Read => self.read(&node, reader),
             Next::Look => {
                 if self.subject.takes_events()
                     && node.done < self.case.steps.len()
                     && !self.is_too_early(&node)
                 {
-                    // Events may come between what woke the reader and its look.
-                    self.call(node.clone(), &post);
+                    // Events may come between what woke the reader and its look. What it would do next is asked anew then.
+                    let mut before = node.clone();
+                    self.call(&mut before, &reader.post);
+                    self.add(before, None);
                 }
-                drop((live, fs));
-                self.look(&node);
+                self.look(&node, reader);
             }
         }
     }
 
-    fn rest(&mut self, node: Node, until: Option<Duration>, post: &Post) {
+    fn rest(&mut self, mut node: Node, until: Option<Duration>, reader: Reader) {
         let steps = self.case.steps.len();
         if node.done == steps && node.queue.is_empty() {
             let end = self.rules.end(&node);
             if until.is_none_or(|until| until > end) {
                 match self.rules.liveness(&node) {
                     Some(broken) => self.breaks(&node, broken),
-                    None => self.report.ends += 1,
+                    None => {
+                        self.report.ends += 1;
+                        let tags = node.published.iter().map(|published| published.tag).collect();
+                        self.report.outcomes.insert(tags);
+                    }
                 }
                 return;
             }
@@ -230,11 +263,16 @@ impl Explorer<'_> {
         let deadline = self.deadline(&node);
         if node.done < steps && !self.is_too_early(&node) {
             let is_forced = deadline.is_some_and(|deadline| deadline <= node.now());
-            if is_forced || self.is_worth_a_call(&node, until) {
-                self.call(node.clone(), post);
-            }
             if is_forced {
+                let due = self.call(&mut node, &reader.post);
+                reader.post.deliver(&due);
+                self.add(node, Some(reader));
                 return;
+            }
+            if self.is_worth_a_call(&node, until) {
+                let mut called = node.clone();
+                self.call(&mut called, &reader.post);
+                self.add(called, None);
             }
         }
         let arrival = (!node.queue.is_empty()).then_some(node.queue_at);
@@ -246,10 +284,11 @@ impl Explorer<'_> {
         if node.done == 0 {
             moments.extend(self.bounds.phases.iter().filter_map(|phase| next.checked_sub(*phase)));
         }
+        let mut reader = Some(reader);
         for moment in moments.into_iter().filter(|moment| *moment > node.now()) {
             let mut later = node.clone();
             Arc::make_mut(&mut later.disk).wait_until(moment);
-            self.add(later);
+            self.add(later, reader.take());
         }
     }
 
@@ -266,34 +305,53 @@ impl Explorer<'_> {
         self.subject.takes_events() || tick > 1 && until.is_none_or(|until| ticks(until) != ticks(node.now()))
     }
 
-    /// The writer makes its next call, while the reader does nothing.
-    fn call(&mut self, mut node: Node, post: &Post) {
-        node.note(What::Called(node.done, None));
-        let events = node.call(&self.case, &self.case.paths());
-        self.send(&mut node, &events, post);
-        self.add(node);
+    /// The writer makes its next call, while the reader does nothing; and those after it, up to one that the reader can hear of or
+    /// see. Gives the events that were handed over.
+    fn call(&mut self, node: &mut Node, post: &Post) -> Vec<Due> {
+        let paths = self.case.paths();
+        let mut handed_over = Vec::new();
+        loop {
+            let call = &self.case.steps[node.done].call;
+            let is_told_of = call.is_told_of();
+            node.note(What::Called(node.done, None));
+            let (events, is_visible) = node.call(&self.case, &paths);
+            let is_heard = self.send(node, &events, post, &mut handed_over);
+            let is_silent = self.bounds.reduces && is_told_of && !is_visible && !is_heard;
+            if !is_silent || !self.subject.takes_events() || node.done == self.case.steps.len() {
+                return handed_over;
+            }
+            if !self.case.steps[node.done].call.is_told_of() {
+                return handed_over;
+            }
+        }
     }
 
-    /// Events are handed over, or put on their way.
-    fn send(&self, node: &mut Node, events: &[RawEvent], post: &Post) {
+    /// Whether an event is of a name that the reader goes by.
+    pub(super) fn is_heard(&self, name: Option<&OsStr>) -> bool {
+        !self.bounds.reduces || name.is_none_or(|name| self.names.contains(name))
+    }
+
+    /// Events are handed over, or put on their way. Gives whether they can make a difference to the reader.
+    fn send(&self, node: &mut Node, events: &[RawEvent], post: &Post, handed_over: &mut Vec<Due>) -> bool {
         if !self.subject.takes_events() || events.is_empty() {
-            return;
+            return false;
         }
-        let fate = self.bounds.fate;
-        let due = post.address(events);
+        let (due, _) = post.recipients(events);
         if due.is_empty() {
-            return;
+            return false;
         }
-        if fate == Fate::Prompt {
-            node.record(Record::Deliver { disk: Arc::clone(&node.disk), due: due.clone() }, hash(&due));
-            return;
+        if self.bounds.fate != Fate::Prompt {
+            return self.send_due(node, due, post);
         }
-        if node.queue.is_empty() {
-            node.queue_at = node.now() + LATE;
+        let heard: Vec<_> = due.iter().filter(|due| self.is_heard(due.name())).collect();
+        let record = Record::Deliver { disk: Arc::clone(&node.disk), due: due.clone() };
+        if heard.is_empty() {
+            node.record_unheard(record);
+        } else {
+            node.record(record, hash(&heard));
         }
-        node.queue.extend(due);
-        let queue = std::mem::take(&mut node.queue);
-        node.queue = post.suffer(fate, queue);
+        handed_over.extend(due.iter().cloned());
+        !heard.is_empty()
     }
 
     /// When the writer must have made its next call.
@@ -306,38 +364,59 @@ impl Explorer<'_> {
         })
     }
 
-    fn read(&mut self, node: &Node, post: &Post) {
+    fn read(&mut self, node: &Node, reader: Reader) {
         let deadline = self.deadline(node);
-        for outing in scout::reads(self, node, deadline).iter() {
+        let outings = scout::reads(self, node, deadline);
+        let mut reader = Some(reader);
+        for (number, outing) in outings.iter().enumerate() {
             let mut next = node.clone();
             outing.apply(&mut next);
+            let post = match &reader {
+                Some(reader) => reader.post.clone(),
+                None => unreachable!("the last outing takes it"),
+            };
             if let Some(reading) = &outing.reading {
                 let record =
                     Record::Read { began: node.now(), end: Arc::clone(&next.disk), reading: reading.clone() };
                 next.record(record, hash(&(node.now(), reading.hash())));
                 next.note(What::Read(reading.to_string()));
             }
-            self.send(&mut next, &outing.events, post);
-            self.add(next);
+            let mut due = Vec::new();
+            self.send(&mut next, &outing.events, &post, &mut due);
+            // The last of these states gets the reader.
+            let mut taken = if number + 1 == outings.len() { reader.take() } else { None };
+            if let (Some(reader), Some(reading)) = (&mut taken, &outing.reading) {
+                reader.fs.set_disk(Arc::clone(&next.disk));
+                reader.live.read(node.now(), reading);
+                reader.post.deliver(&due);
+            }
+            self.add(next, taken);
         }
     }
 
-    fn look(&mut self, node: &Node) {
+    fn look(&mut self, node: &Node, reader: Reader) {
         let deadline = self.deadline(node);
+        let foresight = scout::Foresight::default();
+        let mut reader = Some(reader);
         let mut prefix = Some(Vec::new());
         while let Some(choices) = prefix {
             if self.report.moves >= self.bounds.moves {
                 self.report.is_cut = true;
                 return;
             }
-            let (mut live, fs, post) = node.revive(self);
-            let is_look = live.next();
-            debug_assert_eq!(is_look, Next::Look);
-            let (scout, shared) = scout::Scout::new(self, node, deadline, choices, Some(post.clone()));
-            fs.set_director(Some(Box::new(scout)));
-            let what = live.look();
-            fs.set_director(None);
-            let outing: Outing = scout::take(&shared, fs.disk(), None);
+            // The first takes the reader that is here. The others are led to the same state.
+            let mut reader = reader.take().unwrap_or_else(|| {
+                let mut reader = node.revive(self);
+                let is_look = reader.live.next();
+                debug_assert_eq!(is_look, Next::Look);
+                reader
+            });
+            let post = Some(reader.post.clone());
+            let (scout, shared) = scout::Scout::new(self, node, deadline, choices, post, &foresight);
+            reader.fs.set_director(Some(Box::new(scout)));
+            let what = reader.live.look();
+            reader.fs.set_director(None);
+            let outing: Outing = scout::take(&shared, reader.fs.disk(), None);
             prefix = outing.next_prefix();
             let mut next = node.clone();
             outing.apply(&mut next);
@@ -346,15 +425,22 @@ impl Explorer<'_> {
             next.note(What::Looked);
             // Those that came at once were handed over in the middle.
             if self.bounds.fate != Fate::Prompt {
-                self.send_due(&mut next, outing.due.clone(), &post);
+                self.send_due(&mut next, outing.due.clone(), &reader.post);
             }
-            self.add(next);
+            self.add(next, Some(reader));
         }
     }
 
-    fn send_due(&self, node: &mut Node, due: Vec<Due>, post: &Post) {
+    /// Events are put on their way. Gives whether any is.
+    fn send_due(&self, node: &mut Node, mut due: Vec<Due>, post: &Post) -> bool {
+        match self.bounds.fate {
+            Fate::Lost => return false,
+            // Whichever they are, the reader is told to look at everything.
+            Fate::Overflow => {}
+            _ => due.retain(|due| self.is_heard(due.name())),
+        }
         if due.is_empty() {
-            return;
+            return false;
         }
         if node.queue.is_empty() {
             node.queue_at = node.now() + LATE;
@@ -362,5 +448,6 @@ impl Explorer<'_> {
         node.queue.extend(due);
         let queue = std::mem::take(&mut node.queue);
         node.queue = post.suffer(self.bounds.fate, queue);
+        true
     }
 }

@@ -88,6 +88,8 @@ pub struct Bounds {
     pub deep: bool,
     /// Whether calls that the reader cannot hear of are made together.
     pub reduces: bool,
+    /// How many readers are kept beside the states that they are in. The others are led there again, which takes longer.
+    pub most_held: usize,
 }
 
 impl Bounds {
@@ -111,6 +113,7 @@ impl Bounds {
             stops_at_first: true,
             deep: false,
             reduces: true,
+            most_held: 20_000,
         }
     }
 }
@@ -180,9 +183,6 @@ pub fn explore(subject: &dyn Subject, case: &Case, traits: &Traits, bounds: &Bou
     explorer.report
 }
 
-/// So many readers are kept beside the states that they are in. The others are led there again.
-const MOST_HELD: usize = 20_000;
-
 struct Explorer<'a> {
     subject: &'a dyn Subject,
     case: Arc<Case>,
@@ -211,7 +211,7 @@ impl Explorer<'_> {
             return;
         }
         self.known.insert(hash);
-        let reader = reader.filter(|_| self.held < MOST_HELD);
+        let reader = reader.filter(|_| self.held < self.bounds.most_held);
         self.held += usize::from(reader.is_some());
         self.queue.push_back((node, reader));
     }

@@ -60,7 +60,11 @@ fn bounds(engine: &Engine, case: &Case, strategy: Strategy, fate: Fate) -> Bound
 fn bounds_from_rest(engine: &Engine, case: &Case, strategy: Strategy, fate: Fate) -> Bounds {
     let mut bounds = bounds(engine, case, strategy, fate);
     // Where events wake the reader, any moment of its rest is as good as another; where it polls, its next look is waited for.
-    let until = if strategy == Strategy::Notify { Duration::ZERO } else { engine.policy().interval };
+    let until = match (strategy, fate) {
+        (Strategy::Notify, Fate::Lost) => engine.policy().safety,
+        (Strategy::Notify, _) => Duration::ZERO,
+        _ => engine.policy().interval,
+    };
     (bounds.start, bounds.start_after) = (RESTS + until, RESTS - MS);
     bounds.phases.clear();
     (bounds.preemptions, bounds.linger, bounds.deep) = (1, bounds.stall, true);

@@ -14,7 +14,7 @@ use crate::workspace::Workspace;
 pub(super) enum Proof {
     /// 100,000 random histories for each property of the simulator: five minutes
     Histories,
-    /// Every interleaving of each writer and the reader, up to 3,000,000 states a cell: days
+    /// Every interleaving of each writer and the reader, up to 100,000 states a cell: an hour of one processor
     Explorer,
     /// 100,000 rotations of each kind under file watches, of which none may be lost: ten minutes
     Watches,

@@ -1,0 +1,83 @@
+//! An application's `tracing` subscriber runs on the threads of the hub. One that panics there must not end the following of a
+//! source. It is one for the whole process, so it has this file for itself.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use certsource::clock::Now;
+use certsource::machine::Policy;
+use certsource::parts::Parts;
+use certsource::source::{Alarm, Armed, Arrival, Look};
+use certsource::{Error, Origin, Source};
+use certsource_reload::{Hub, Reloader};
+use certsource_testkit::Ca;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+
+use support::*;
+
+/// The next warning panics.
+static PANICS: AtomicBool = AtomicBool::new(false);
+
+struct Panics;
+
+impl Subscriber for Panics {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "certsource" && *metadata.level() == Level::WARN
+    }
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, _: &Event<'_>) {
+        assert!(!PANICS.swap(false, Ordering::SeqCst), "on purpose");
+    }
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+/// Once it has changed, its next step tells that its watches are gone, and has its content read at once.
+struct Changes {
+    has_changed: Arc<AtomicBool>,
+    first: Ca,
+    second: Ca,
+}
+
+impl Source for Changes {
+    fn origin(&self) -> Origin {
+        Origin::named("changes")
+    }
+    fn arm(&mut self, _: &Alarm) -> Armed {
+        if self.has_changed.load(Ordering::SeqCst) {
+            return Armed::Degraded("no watches".into());
+        }
+        Armed::PollOnly
+    }
+    fn look(&mut self, _: Now) -> Result<Look, Error> {
+        let has_changed = self.has_changed.load(Ordering::SeqCst);
+        Ok(if has_changed { Look::Changed(Arrival::Swapped) } else { Look::Same })
+    }
+    fn read(&mut self) -> Result<Parts, Error> {
+        let has_changed = self.has_changed.load(Ordering::SeqCst);
+        anchors(&[if has_changed { &self.second } else { &self.first }])()
+    }
+}
+
+#[test]
+fn a_subscriber_that_panics_before_a_read_ends_nothing() {
+    tracing::subscriber::set_global_default(Panics).unwrap();
+    let has_changed = Arc::new(AtomicBool::new(false));
+    let (first, second) = (Ca::new("first"), Ca::new("second"));
+    let source = Changes { has_changed: Arc::clone(&has_changed), first, second };
+    let mut policy = Policy::every(20 * MS);
+    policy.settle = MS;
+    let reloader = Reloader::builder(source).hub(Hub::new()).policy(policy).start().unwrap();
+    PANICS.store(true, Ordering::SeqCst);
+    has_changed.store(true, Ordering::SeqCst);
+    until("what came after the panic is served", || reloader.current().number() > 1);
+    assert!(!PANICS.load(Ordering::SeqCst), "it did panic");
+}

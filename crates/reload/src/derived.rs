@@ -138,7 +138,8 @@ pub(crate) struct Slot<T> {
     current: ArcSwap<Version<T>>,
     /// A newer generation is served, and there is no value of it.
     unbuilt: ArcSwapOption<Unbuilt>,
-    /// The number of that generation, or 0. It is what is looked at for each value that is asked for.
+    /// The number of the last such generation, or 0. It is what is looked at for each value that is asked for. It never goes
+    /// back: who has seen that generation must not take an older value from then on, whoever builds the missing one.
     unbuilt_number: AtomicU64,
     /// A thread builds what is missing, or hangs in that.
     is_mended: AtomicBool,
@@ -211,8 +212,6 @@ impl<T: Send + Sync + 'static> AnySlot for Slot<T> {
     fn publish(&self, built: Built) -> Built {
         let built = built.downcast::<Arc<Version<T>>>().expect("a slot publishes what it built itself");
         let replaced = self.current.swap(*built);
-        // The number goes first: while it is there, so is what it stands for, or a newer value is.
-        self.unbuilt_number.store(0, Ordering::Release);
         Box::new((replaced, self.unbuilt.swap(None), self.anew.swap(None)))
     }
 

@@ -448,6 +448,10 @@ impl Shared {
                     let job = self.begin(&mut state, now, Some((id, turn)), Some(check));
                     drop(state);
                     let driven = catch_unwind(AssertUnwindSafe(|| Entry::drive(&entry, woken, &mut at)));
+                    if entry.strong_count() == 0 {
+                        // It went here, and what was dropped with it is the application's, which may have taken its time.
+                        at = None;
+                    }
                     let next = driven.unwrap_or_else(|_| {
                         tracing::error!("following a source panicked; it is tried again");
                         Entry::revive(&entry)

@@ -1,11 +1,11 @@
-//! An application's `tracing` subscriber runs on the threads of the hub. One that panics there must not end the following of a
-//! source. It is one for the whole process, so it has this file for itself.
+//! An application's `tracing` subscriber runs on the threads of the hub. One that panics there, or that asks the reloader
+//! something, must not end the following of a source. It is one for the whole process, so it has this file for itself.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod support;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use certsource::clock::Now;
 use certsource::machine::Policy;
@@ -22,19 +22,40 @@ use support::*;
 /// The next warning panics.
 static PANICS: AtomicBool = AtomicBool::new(false);
 
-struct Panics;
+/// Asked for its status whenever a span is closed; and how often that was.
+static ASKED: Mutex<Option<Reloader>> = Mutex::new(None);
+static ANSWERS: AtomicUsize = AtomicUsize::new(0);
 
-impl Subscriber for Panics {
+struct Odd;
+
+impl Odd {
+    fn install() {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| tracing::subscriber::set_global_default(Self).unwrap());
+    }
+}
+
+impl Subscriber for Odd {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "certsource" && *metadata.level() == Level::WARN
+        metadata.target() == "certsource"
     }
     fn new_span(&self, _: &Attributes<'_>) -> Id {
         Id::from_u64(1)
     }
     fn record(&self, _: &Id, _: &Record<'_>) {}
     fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn event(&self, _: &Event<'_>) {
-        assert!(!PANICS.swap(false, Ordering::SeqCst), "on purpose");
+    fn event(&self, event: &Event<'_>) {
+        if *event.metadata().level() == Level::WARN {
+            assert!(!PANICS.swap(false, Ordering::SeqCst), "on purpose");
+        }
+    }
+    fn try_close(&self, _: Id) -> bool {
+        let asked = ASKED.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(reloader) = asked {
+            let _ = reloader.status();
+            ANSWERS.fetch_add(1, Ordering::SeqCst);
+        }
+        true
     }
     fn enter(&self, _: &Id) {}
     fn exit(&self, _: &Id) {}
@@ -69,7 +90,7 @@ impl Source for Changes {
 
 #[test]
 fn a_subscriber_that_panics_before_a_read_ends_nothing() {
-    tracing::subscriber::set_global_default(Panics).unwrap();
+    Odd::install();
     let has_changed = Arc::new(AtomicBool::new(false));
     let (first, second) = (Ca::new("first"), Ca::new("second"));
     let source = Changes { has_changed: Arc::clone(&has_changed), first, second };
@@ -80,4 +101,19 @@ fn a_subscriber_that_panics_before_a_read_ends_nothing() {
     has_changed.store(true, Ordering::SeqCst);
     until("what came after the panic is served", || reloader.current().number() > 1);
     assert!(!PANICS.load(Ordering::SeqCst), "it did panic");
+}
+
+#[test]
+fn a_subscriber_that_asks_for_the_status_when_a_span_is_closed_gets_it() {
+    Odd::install();
+    let has_changed = Arc::new(AtomicBool::new(false));
+    let (first, second) = (Ca::new("first"), Ca::new("second"));
+    let source = Changes { has_changed: Arc::clone(&has_changed), first, second };
+    let mut policy = Policy::every(20 * MS);
+    policy.settle = MS;
+    let reloader = Reloader::builder(source).hub(Hub::new()).policy(policy).start().unwrap();
+    *ASKED.lock().unwrap() = Some(reloader.clone());
+    until("looks go on", || ANSWERS.load(Ordering::SeqCst) > 2);
+    *ASKED.lock().unwrap() = None;
+    bounded("the status", move || drop(reloader.status()));
 }

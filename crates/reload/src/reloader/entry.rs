@@ -329,6 +329,8 @@ impl Entry {
     /// add up.
     pub(crate) fn drive(weak: &Weak<Self>, woken: bool, at: &mut Option<Now>) -> Option<Next> {
         let mut now = at.take().unwrap_or_else(Now::read);
+        // Handed on is only what was read here: else a thread that never rests would have a clock that stands still.
+        let mut is_fresh = false;
         let mut entry = weak.upgrade()?;
         let mut machine = lock(&entry.machine);
         machine.bring_forward(now);
@@ -347,7 +349,8 @@ impl Entry {
             match todo {
                 Todo::Wait(until) => {
                     drop(machine);
-                    if is_quiet {
+                    // What shows metrics is the application's, and may take its time.
+                    if is_quiet && is_fresh && !cfg!(feature = "metrics") {
                         *at = Some(now);
                     }
                     entry.show();
@@ -364,8 +367,10 @@ impl Entry {
                         let armed = away.source.arm(&away.alarm);
                         (armed, away.source.look(now))
                     });
+                    // Closing it is the subscriber's code, so not under the lock.
+                    drop(span);
                     entry = weak.upgrade()?;
-                    now = Now::read();
+                    (now, is_fresh) = (Now::read(), true);
                     let (armed, look) =
                         looked.unwrap_or_else(|error| (Armed::PollOnly, Err::<Look, Error>(error)));
                     machine = lock(&entry.machine);
@@ -384,8 +389,9 @@ impl Entry {
                         let _in = span.enter();
                         away.source.read().map_or_else(Reading::from, Parts::assemble)
                     });
+                    drop(span);
                     entry = weak.upgrade()?;
-                    now = Now::read();
+                    (now, is_fresh) = (Now::read(), true);
                     machine = lock(&entry.machine);
                     machine.source = Some(away);
                     machine.read(began, now, reading.unwrap_or_else(Reading::from));
@@ -400,7 +406,7 @@ impl Entry {
                     if !is_judged {
                         return None;
                     }
-                    now = Now::read();
+                    (now, is_fresh) = (Now::read(), true);
                     machine = lock(&entry.machine);
                 }
             }

@@ -268,6 +268,23 @@ fn histories_that_once_broke_a_property() {
                 ],
             )
         },
+        // Found once in 95,031 histories: digests of a broken pair, then a read while the good one was back for some seconds, which no
+        // look saw; then the broken pair again, whose digests are those that the last look saw.
+        Plan {
+            layout: Layout::Pair,
+            ..full(
+                Strategy::Sha256,
+                vec![
+                    Act {
+                        writer: 2,
+                        ..act(Doing::Rename, 0, 14, &[accesses(1), millis(3367), millis(1001)])
+                    },
+                    act(Doing::Uncut(3), 1, 215, &[millis(2833), millis(1001)]),
+                    Act { writer: 2, ..act(Doing::Rename, 1, 193, &[accesses(4)]) },
+                    act(Doing::Fault(7), 0, 0, &[accesses(0)]),
+                ],
+            )
+        },
         // Found once in 67,553 histories: the event of a rename comes when the file is written again, and half done.
         Plan {
             layout: Layout::Trust,

@@ -58,6 +58,8 @@ pub struct Machine {
     moved: bool,
     /// A look had the content read once more; if it is another by then, nothing is known of how it came.
     rechecks: bool,
+    /// The look before the read saw nothing move: what it saw may not be what is read.
+    is_unasked: bool,
     pub(super) trouble: Option<Box<Trouble>>,
     refusal: Option<Box<Refusal>>,
     pub(super) told: Outbox,
@@ -104,6 +106,7 @@ impl Machine {
             hurried: false,
             moved: false,
             rechecks: false,
+            is_unasked: false,
             trouble: None,
             refusal: None,
             told: Outbox::default(),
@@ -233,7 +236,10 @@ impl Machine {
                 self.unconfirmed = Some(Box::new(Unconfirmed { content: material.content_id(), times }));
                 Step::ReadNext
             }
-            _ if self.must_read => Step::ReadNext,
+            _ if self.must_read => {
+                self.is_unasked = !matches!(look, Look::Changed(arrival) if arrival != Arrival::Recheck);
+                Step::ReadNext
+            }
             _ => {
                 if self.trouble.is_none() && self.refusal.is_none() && !self.is_stale() {
                     self.confirm(now);
@@ -493,8 +499,12 @@ impl Machine {
 
     fn unchanged(&mut self, now: Now) {
         self.confirm(now);
+        let was_in_trouble = self.trouble.is_some();
         self.end_trouble();
         self.follow_nothing();
+        // The last look saw something else then, if that was not what asked for this read. If it comes back, the next look says
+        // "same" of it: so that has to be read.
+        self.must_read |= was_in_trouble && self.is_unasked;
         self.refusal = None;
         self.step = Step::Rest(self.next_look(now));
         self.conclude_current();

@@ -127,7 +127,7 @@ pub(crate) fn page(data: &Value) -> String {
     page.push_str(
         "Where there is a bare alternative, a figure is measured beside it, in turns, in one run; a ratio is the median of\n\
          the rounds' ratios. A figure that nothing bare stands beside is held against its bar alone. `cargo xtask bench`\n\
-         measures them all in a quarter of an hour, `--only NAME` one of them. What a figure is made of is in\n\
+         measures them all in some twenty minutes, `--only NAME` one of them. What a figure is made of is in\n\
          `benches/src/bin` and `crates/cli/benches`.\n\n",
     );
     for fact in data["machine"].as_array().into_iter().flatten() {

@@ -1,7 +1,8 @@
 //! The hub: the threads that drive machines. A few I/O threads, of which one that is idle keeps the time; a guard that
 //! replaces those that hang; and one watcher of the operating system.
 //!
-//! What is not here: what a source's step does. That is [`crate::reloader`]'s `Entry::drive`.
+//! What is not here: what a source's step does. That is [`crate::reloader`]'s `Entry::drive`. And what the guard does
+//! (`hub/guard.rs`).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,8 +19,9 @@ use self::queue::Queue;
 use self::slots::{Run, Slot, Slots};
 use self::surplus::Surplus;
 use self::times::Times;
-use crate::reloader::{Entry, Next, Overdue};
+use crate::reloader::{Entry, Next};
 
+mod guard;
 mod queue;
 mod slots;
 mod surplus;
@@ -145,7 +147,7 @@ impl Hub {
         let id = state.entries.number();
         state.later.insert(id, Box::new(task));
         state.times.insert(moment, id);
-        self.0.shared.tell_keeper(&state, moment);
+        self.0.shared.tell_keeper(&mut state, moment);
         id
     }
 
@@ -302,7 +304,7 @@ impl Shared {
     }
 
     /// Wakes the keeper of the time if it sleeps for longer.
-    fn tell_keeper(&self, state: &State, moment: Instant) {
+    fn tell_keeper(&self, state: &mut State, moment: Instant) {
         match &state.keeper {
             Some(keeper) if keeper.until.is_none_or(|until| moment < until) => self.keep.notify_one(),
             Some(_) => {}
@@ -312,8 +314,10 @@ impl Shared {
     }
 
     /// Wakes the guard if it sleeps for longer.
-    fn tell_guard(&self, state: &State, moment: Instant) {
+    fn tell_guard(&self, state: &mut State, moment: Instant) {
         if state.guard_until.is_none_or(|until| moment < until) {
+            // Once is enough: it reckons anew when it is awake.
+            state.guard_until = Some(moment);
             self.guard.notify_one();
         }
     }
@@ -334,69 +338,6 @@ impl Shared {
         } else {
             state.threads -= 1;
             state.no_thread_before = Some(now + RETRY);
-        }
-    }
-
-    /// The guard: sees to it that what is due or queued finds a thread, and that what hangs is found.
-    fn guard(self: &Arc<Self>) {
-        let mut state = self.lock();
-        while !state.over {
-            let now = Instant::now();
-            if now.checked_sub(LATE).is_some_and(|late| state.times.first().is_some_and(|at| at <= late)) {
-                state.queue_due(now);
-            }
-            self.find_overdue(&mut state, now);
-            let due = state.times.first().map(|at| at + LATE);
-            let check = state.running.iter().filter_map(|job| job.check).min();
-            let mut until = [due, check].into_iter().flatten().min();
-            if !state.queue.is_empty() {
-                let since = *state.waiting_since.get_or_insert(now);
-                if state.idle > 0 {
-                    self.wake_idle(&state);
-                } else if state.threads == 0 || now.saturating_duration_since(since) >= PATIENCE {
-                    self.hire(&mut state);
-                    state.waiting_since = Some(now);
-                }
-                let soon = now + PATIENCE;
-                until = Some(until.map_or(soon, |until| until.min(soon)));
-            }
-            state.guard_until = until;
-            state = wait(&self.guard, state, until).0;
-        }
-    }
-
-    /// Jobs that may hang are looked into by another thread.
-    fn find_overdue(self: &Arc<Self>, state: &mut State, now: Instant) {
-        let State { running, entries, queue, .. } = state;
-        for job in running.iter_mut().filter(|job| job.check.is_some_and(|at| at <= now)) {
-            job.check = None;
-            let Some((id, turn)) = job.of else { continue };
-            let Some(entry) = entries.get_mut(id).map(|slot| slot.entry.clone()) else { continue };
-            let (shared, job) = (Arc::clone(self), job.job);
-            queue.push(Job::Task(Box::new(move || match Entry::overdue(&entry) {
-                Overdue::No(at) => shared.check_later(job, at),
-                Overdue::Told => {}
-                Overdue::GivenUp => shared.give_up(id, turn),
-            })));
-        }
-    }
-
-    fn check_later(self: &Arc<Self>, job: u64, at: Instant) {
-        let mut state = self.lock();
-        if let Some(running) = state.running.iter_mut().find(|running| running.job == job) {
-            running.check = Some(at);
-            self.tell_guard(&state, at);
-        }
-    }
-
-    /// The thread that has this turn hangs in something that the source does not need: another one goes on.
-    fn give_up(self: &Arc<Self>, id: u64, turn: u64) {
-        let mut state = self.lock();
-        let Some(slot) = state.entries.get_mut(id).filter(|slot| slot.turn == turn) else { return };
-        slot.turn += 1;
-        slot.run = Run::Idle;
-        if state.queue_up(id) {
-            self.kick(&mut state);
         }
     }
 

@@ -1,13 +1,14 @@
 //! A generation: material that was published, as one value, and the signal that it has been replaced.
 //!
 //! `crates/model` runs this very file under a scheduler that tries interleavings; so it names no type of `std::sync`
-//! or tokio but those of [`crate::sync`].
+//! or tokio but those of [`crate::sync`], besides counted pointers and what is set once before others see it.
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
+use certsource::clock::Now;
 use certsource::{Certificate, Digest, Error, Identity, Material};
 
 use crate::sync::{AtomicBool, Notify, Ordering};
@@ -19,20 +20,20 @@ use crate::sync::{AtomicBool, Notify, Ordering};
 pub struct Generation {
     number: u64,
     material: Arc<Material>,
-    published_at: SystemTime,
-    published: Instant,
+    /// When it was made, from which values are derived before it is published.
+    made: Now,
+    published: OnceLock<Now>,
     degraded: Option<Error>,
     retired: Retired,
 }
 
 impl Generation {
     pub(crate) fn new(number: u64, material: Arc<Material>, degraded: Option<Error>) -> Self {
-        let now = certsource::clock::Now::read();
         Self {
             number,
             material,
-            published_at: now.wall,
-            published: now.mono,
+            made: Now::read(),
+            published: OnceLock::new(),
             degraded,
             retired: Retired::default(),
         }
@@ -63,14 +64,24 @@ impl Generation {
         self.material.digest()
     }
 
-    /// When it was published, on the wall clock.
-    pub fn published_at(&self) -> SystemTime {
-        self.published_at
+    /// It is published now.
+    pub(crate) fn publish(&self) {
+        // Once: a second call would change nothing.
+        let _ = self.published.set(Now::read());
     }
 
-    /// When it was published, on the monotonic clock.
+    /// When it was published, on the wall clock. Before that, while values are derived from it: when it was made.
+    pub fn published_at(&self) -> SystemTime {
+        self.since().wall
+    }
+
+    /// When it was published, on the monotonic clock. Before that, while values are derived from it: when it was made.
     pub fn published(&self) -> Instant {
-        self.published
+        self.since().mono
+    }
+
+    fn since(&self) -> Now {
+        self.published.get().copied().unwrap_or(self.made)
     }
 
     /// Set when its trust is newer than its identity, because the identity's files were broken for too long.

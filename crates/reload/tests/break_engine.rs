@@ -6,7 +6,7 @@ mod support;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use certsource::machine::{Candidate, Policy};
 use certsource::parts::Parts;
@@ -213,10 +213,14 @@ fn a_withdrawal_whose_check_hangs_is_published() {
     let reloader =
         Reloader::builder(source).hub(Hub::new()).policy(deadline(300 * MS)).gate(gate).start().unwrap();
     let derived = reloader.derive(|generation| Ok::<_, Error>(generation.trust().unwrap().len())).unwrap();
+    let pushed = Instant::now();
     pusher.push(anchors(&[&one]));
     let handle = reloader.clone();
     assert_eq!(bounded("a reload", move || handle.reload_blocking().unwrap().number()), 2);
     assert_eq!((*derived.load().value(), derived.load().generation().number()), (1, 2));
+    // What was derived before the check was published after it.
+    let published = reloader.current().published();
+    assert!(published >= pushed + 300 * MS && published <= Instant::now());
     hold.release();
 }
 

@@ -146,6 +146,7 @@ impl Entry {
         let Prepared { generation, built } = prepared;
         debug_assert_eq!(generation.number(), publication.number);
         debug_assert!(Arc::ptr_eq(generation.material(), &publication.material));
+        generation.publish();
         // The derived values first: whoever has seen the new generation finds every value built from it. The other way
         // round, for a moment a generation would be current that nothing was made from yet.
         let mut unbuilt = None;

@@ -17,7 +17,7 @@ const BEGIN: &str = "<!-- Written by `cargo xtask bench`. Do not edit. -->";
 const END: &str = "<!-- End of what `cargo xtask bench` wrote. -->";
 
 /// The order of the page. What README shows is marked.
-const ORDER: [(&str, bool); 37] = [
+const ORDER: [(&str, bool); 39] = [
     ("look-mtime", true),
     ("look-link-calls", false),
     ("look-link", false),
@@ -43,7 +43,9 @@ const ORDER: [(&str, bool); 37] = [
     ("allocations-h1", false),
     ("allocations-h2", true),
     ("first-request-h1", false),
-    ("first-request-h2", true),
+    ("first-request-h1-seen", false),
+    ("first-request-h2", false),
+    ("first-request-h2-seen", true),
     ("throughput-h1", false),
     ("throughput-h2", true),
     ("snapshot", false),

@@ -38,6 +38,9 @@ const RETRY: Duration = Duration::from_secs(1);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Queued work that no thread took for so long gets another thread.
 const PATIENCE: Duration = Duration::from_millis(5);
+/// As long as this there may be more work than those at work can do; then another thread comes. Thousands of looks that are
+/// due together take less on a disk of this machine.
+const BACKLOG: Duration = Duration::from_millis(100);
 /// What is due and was taken by nobody for so long is queued by the guard: the keeper of the time hangs. Long, so that
 /// the guard seldom wakes up while all is well.
 const LATE: Duration = Duration::from_millis(100);
@@ -198,8 +201,10 @@ struct State {
     times: Times,
     later: HashMap<u64, Task, BuildHasherDefault<Numbers>>,
     queue: Queue<Job>,
-    /// When the queue last stopped being empty.
+    /// Since when nothing was taken from the queue, if it is not empty.
     waiting_since: Option<Instant>,
+    /// Since when it is not empty, or since another thread was asked for because of that.
+    behind_since: Option<Instant>,
     threads: usize,
     /// Threads without work, the keeper of the time included.
     idle: usize,
@@ -352,7 +357,7 @@ impl Shared {
             }
             let Some(job) = state.queue.pop() else {
                 at = None;
-                state.waiting_since = None;
+                (state.waiting_since, state.behind_since) = (None, None);
                 if !state.queue_due(Instant::now()) {
                     let (back, ends) = self.be_idle(state);
                     state = back;
@@ -363,7 +368,12 @@ impl Shared {
                 continue;
             };
             let now = at.get_or_insert_with(Now::read).mono;
-            state.waiting_since = if state.queue.is_empty() { None } else { Some(now) };
+            if state.queue.is_empty() {
+                (state.waiting_since, state.behind_since) = (None, None);
+            } else {
+                state.waiting_since = Some(now);
+                state.behind_since.get_or_insert(now);
+            }
             match job {
                 Job::Task(task) => {
                     at = None;

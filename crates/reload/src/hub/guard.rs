@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::slots::Run;
-use super::{Job, LATE, PATIENCE, Shared, State, wait};
+use super::{BACKLOG, Job, LATE, PATIENCE, Shared, State, wait};
 use crate::reloader::{Entry, Overdue};
 
 impl Shared {
@@ -33,22 +33,24 @@ impl Shared {
 
     /// Sees to it that what is queued finds a thread. Returns when to come again.
     ///
-    /// Not before [`PATIENCE`]: what is due together is done by one thread, one after the other. A second one would be in its
-    /// way at each of them, and as each batch would wake it again, it would have no quiet time after which it ends.
+    /// What is due together is done by one thread, one after the other. A second one would be in its way at each of them, and as
+    /// each batch would wake it again, it would have no quiet time after which it ends. So another one comes only if nothing is
+    /// taken for [`PATIENCE`], or if there is no end of it for [`BACKLOG`].
     fn mind_queue(self: &Arc<Self>, state: &mut State, now: Instant) -> Option<Instant> {
         if state.queue.is_empty() {
             return None;
         }
-        let since = *state.waiting_since.get_or_insert(now);
-        if state.threads > 0 && now.saturating_duration_since(since) < PATIENCE {
-            return Some(since + PATIENCE);
+        let stands = *state.waiting_since.get_or_insert(now) + PATIENCE;
+        let is_behind = *state.behind_since.get_or_insert(now) + BACKLOG;
+        if state.threads > 0 && now < stands && now < is_behind {
+            return Some(stands.min(is_behind));
         }
         if state.idle > 0 {
             self.wake_idle(state);
         } else {
             self.hire(state);
         }
-        state.waiting_since = Some(now);
+        (state.waiting_since, state.behind_since) = (Some(now), Some(now));
         Some(now + PATIENCE)
     }
 
@@ -94,15 +96,17 @@ mod tests {
 
     use super::*;
 
+    fn queue_of_three() -> State {
+        let mut state = State { threads: 2, idle: 1, ..State::default() };
+        (0..3).for_each(|id| state.queue.push_due(Job::Drive(id)));
+        state
+    }
+
     #[test]
     fn what_is_queued_is_left_to_the_thread_that_works_until_it_takes_nothing_for_a_while() {
         let (shared, begin) = (Arc::new(Shared::new()), Instant::now());
         let at = |ms: u64| begin + Duration::from_millis(ms);
-        let mut state = State { threads: 2, idle: 1, ..State::default() };
-        assert_eq!(shared.mind_queue(&mut state, at(0)), None, "nothing is queued");
-        for id in 0..3 {
-            state.queue.push_due(Job::Drive(id));
-        }
+        let mut state = queue_of_three();
         // A thread takes one each millisecond: the one that is idle is left alone.
         for ms in 0..50 {
             state.waiting_since = Some(at(ms));
@@ -113,5 +117,20 @@ mod tests {
         let late = at(49) + PATIENCE;
         assert_eq!(shared.mind_queue(&mut state, late), Some(late + PATIENCE));
         assert_eq!(state.waiting_since, Some(late));
+        assert_eq!(shared.mind_queue(&mut State::default(), late), None, "nothing is queued");
+    }
+
+    #[test]
+    fn a_queue_that_has_no_end_gets_another_thread_however_quickly_it_is_taken_from() {
+        let (shared, begin) = (Arc::new(Shared::new()), Instant::now());
+        let at = |ms: u64| begin + Duration::from_millis(ms);
+        let mut state = queue_of_three();
+        let asked = (0..500).filter(|ms| {
+            state.waiting_since = Some(at(*ms));
+            shared.mind_queue(&mut state, at(*ms)) == Some(at(*ms) + PATIENCE)
+                && state.behind_since == Some(at(*ms))
+        });
+        // At 0 it is seen for the first time, and nobody is asked.
+        assert_eq!(asked.collect::<Vec<_>>(), [0, 100, 200, 300, 400]);
     }
 }

@@ -1,7 +1,7 @@
 //! A generation: material that was published, as one value, and the signal that it has been replaced.
 //!
 //! `crates/model` runs this very file under a scheduler that tries interleavings; so it names no type of `std::sync`
-//! or tokio but those of [`crate::sync`], besides counted pointers and what is set once before others see it.
+//! or tokio but those of [`crate::sync`], besides counted pointers and a time that is set once.
 
 use std::fmt;
 use std::future::Future;

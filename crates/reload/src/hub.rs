@@ -38,9 +38,10 @@ const RETRY: Duration = Duration::from_secs(1);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Queued work that no thread took for so long gets another thread.
 const PATIENCE: Duration = Duration::from_millis(5);
-/// As long as this there may be more work than those at work can do; then another thread comes. Thousands of looks that are
-/// due together take less on a disk of this machine.
+/// After so long a queue that never was empty gets another thread, unless more than [`QUICK`] were taken from it meanwhile.
 const BACKLOG: Duration = Duration::from_millis(100);
+/// So many jobs in [`BACKLOG`] wait for no disk: a second thread would be in the way of the first, and save little.
+const QUICK: usize = 1_000;
 /// What is due and was taken by nobody for so long is queued by the guard: the keeper of the time hangs. Long, so that
 /// the guard seldom wakes up while all is well.
 const LATE: Duration = Duration::from_millis(100);
@@ -203,8 +204,10 @@ struct State {
     queue: Queue<Job>,
     /// Since when nothing was taken from the queue, if it is not empty.
     waiting_since: Option<Instant>,
-    /// Since when it is not empty, or since another thread was asked for because of that.
+    /// Since when it is not empty, or when that was last looked at.
     behind_since: Option<Instant>,
+    /// How many were taken from it since then.
+    taken: usize,
     threads: usize,
     /// Threads without work, the keeper of the time included.
     idle: usize,
@@ -357,7 +360,7 @@ impl Shared {
             }
             let Some(job) = state.queue.pop() else {
                 at = None;
-                (state.waiting_since, state.behind_since) = (None, None);
+                state.is_done();
                 if !state.queue_due(Instant::now()) {
                     let (back, ends) = self.be_idle(state);
                     state = back;
@@ -368,12 +371,7 @@ impl Shared {
                 continue;
             };
             let now = at.get_or_insert_with(Now::read).mono;
-            if state.queue.is_empty() {
-                (state.waiting_since, state.behind_since) = (None, None);
-            } else {
-                state.waiting_since = Some(now);
-                state.behind_since.get_or_insert(now);
-            }
+            self.took(&mut state, now);
             match job {
                 Job::Task(task) => {
                     at = None;
@@ -414,6 +412,21 @@ impl Shared {
             }
         }
         state.threads -= 1;
+    }
+
+    /// Something was taken from the queue.
+    fn took(&self, state: &mut State, now: Instant) {
+        if state.queue.is_empty() {
+            return state.is_done();
+        }
+        state.waiting_since = Some(now);
+        state.behind_since.get_or_insert(now);
+        state.taken += 1;
+        // Who waits for what else was asked for does not wait for this job. Of two that are asked for at once, a thread that
+        // was woken for the first may be the only one that was.
+        if state.queue.asked() > 0 {
+            self.wake_idle(state);
+        }
     }
 
     fn begin(
@@ -478,6 +491,11 @@ impl Shared {
 }
 
 impl State {
+    /// The queue is empty.
+    fn is_done(&mut self) {
+        (self.waiting_since, self.behind_since, self.taken) = (None, None, 0);
+    }
+
     fn end(&mut self, job: u64) {
         self.running.retain(|running| running.job != job);
     }

@@ -4,8 +4,10 @@
 mod support;
 
 use std::fmt;
-use std::sync::Arc;
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -146,6 +148,49 @@ fn many_sources_that_hang_stop_no_other() {
     pusher.push(anchors(&[&Ca::new("good")]));
     bounded("the good one", move || Reloader::builder(source).hub(hub).start().unwrap());
     hold.release();
+}
+
+/// Two are asked for in one moment, while two threads are idle: one signal may do for both, and the first hangs for a while.
+#[test]
+fn what_is_asked_for_together_does_not_wait_for_one_another() {
+    let hub = Hub::new();
+    let ca = Ca::new("ca");
+    let (began, told) = mpsc::channel();
+    let slow_for = Arc::new(AtomicUsize::new(0));
+    let start = |of: usize| {
+        let (began, slow_for) = (began.clone(), Arc::clone(&slow_for));
+        let look = move || {
+            let _ = began.send((of, Instant::now()));
+            if of == 0 {
+                thread::sleep(slow_for.load(Ordering::SeqCst) as u32 * MS);
+            }
+        };
+        let source = Slow {
+            look: Box::new(look),
+            read: Box::new(|| ()),
+            make: Box::new(anchors(&[&ca])),
+            changed: Arc::new(AtomicBool::new(true)),
+        };
+        Reloader::builder(source).hub(hub.clone()).start().unwrap()
+    };
+    let reloaders = [start(0), start(1)];
+    slow_for.store(30, Ordering::SeqCst);
+    let mut context = Context::from_waker(Waker::noop());
+    let mut in_time = 0;
+    for _ in 0..40 {
+        while told.try_recv().is_ok() {}
+        let asked = Instant::now();
+        let mut answers: Vec<_> = reloaders.iter().map(|reloader| Box::pin(reloader.reload())).collect();
+        answers.retain_mut(|answer| answer.as_mut().poll(&mut context).is_pending());
+        until("both are answered", || {
+            answers.retain_mut(|answer| answer.as_mut().poll(&mut context).is_pending());
+            answers.is_empty()
+        });
+        let (_, looked) = told.try_iter().find(|(of, _)| *of == 1).unwrap();
+        // Much sooner than a guard notices that the first one hangs.
+        in_time += usize::from(looked.saturating_duration_since(asked) < 4 * MS);
+    }
+    assert!(in_time >= 10, "{in_time} of 40");
 }
 
 #[test]

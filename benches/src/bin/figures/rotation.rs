@@ -20,7 +20,8 @@ const PAIRS: usize = 4;
 /// handshake included.
 pub(crate) fn first_request() -> Vec<Row> {
     let mut rows = Vec::new();
-    let ids = [["first-request-h1", "first-request-h1-seen"], ["first-request-h2", "first-request-h2-seen"]];
+    let ids =
+        [["first-request-h1-began", "first-request-h1"], ["first-request-h2-began", "first-request-h2"]];
     for (http, ids) in Http::ALL.into_iter().zip(ids) {
         let runtime = runtime();
         let rig = runtime.block_on(Rig::new(http, Sessions::Resumed, |builder| builder));
@@ -57,12 +58,13 @@ pub(crate) fn first_request() -> Vec<Row> {
     rows
 }
 
-const BEGAN: &str = "one loop of requests, which takes up the new client when the request at hand has ended; bare: a pointer to a \
-                     reqwest client that another thread swaps";
-const SEEN: &str = "the same requests, until the server has read the head of it: nearly all of it is the mutual handshake, of both \
-                    sides; bare: the same";
+const BEGAN: &str = "one loop of requests: nearly all of it is what was left of the request at hand, which stays on the old client; \
+                     bare: a pointer to a reqwest client that another thread swaps";
+const SEEN: &str = "the same requests, until the server has read their head: nearly all of it is the connect and the full mutual \
+                    handshake, both sides of it; bare: the same";
 
-/// Nanoseconds after the publication at which the first request on what is new began, and at which the server saw it.
+/// Nanoseconds after the publication at which the first request on what is new began, and at which the server saw it. Less than
+/// zero, if it began before and was taken up by what is new all the same.
 struct First {
     began: f64,
     seen: f64,
@@ -86,7 +88,8 @@ async fn after_swap<E: Debug>(
         }
     };
     let (published, (began, seen)) = tokio::join!(swap, requests);
-    let after = |moment: Instant| moment.saturating_duration_since(published).as_nanos() as f64;
+    let since = |from: Instant, to: Instant| to.saturating_duration_since(from).as_nanos() as f64;
+    let after = |moment: Instant| since(published, moment) - since(moment, published);
     First { began: after(began), seen: after(seen) }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::slots::Run;
-use super::{BACKLOG, Job, LATE, PATIENCE, Shared, State, wait};
+use super::{BACKLOG, Job, LATE, PATIENCE, QUICK, Shared, State, wait};
 use crate::reloader::{Entry, Overdue};
 
 impl Shared {
@@ -24,34 +24,16 @@ impl Shared {
             let due = state.times.first().map(|at| at + LATE);
             let check = state.running.iter().filter_map(|job| job.check).min();
             let mut until = [due, check].into_iter().flatten().min();
-            let patience = self.mind_queue(&mut state, now);
+            let (patience, is_short) = state.mind_queue(now);
+            if is_short && state.idle > 0 {
+                self.wake_idle(&state);
+            } else if is_short {
+                self.hire(&mut state);
+            }
             until = [until, patience].into_iter().flatten().min();
             state.guard_until = until;
             state = wait(&self.guard, state, until).0;
         }
-    }
-
-    /// Sees to it that what is queued finds a thread. Returns when to come again.
-    ///
-    /// What is due together is done by one thread, one after the other. A second one would be in its way at each of them, and as
-    /// each batch would wake it again, it would have no quiet time after which it ends. So another one comes only if nothing is
-    /// taken for [`PATIENCE`], or if there is no end of it for [`BACKLOG`].
-    fn mind_queue(self: &Arc<Self>, state: &mut State, now: Instant) -> Option<Instant> {
-        if state.queue.is_empty() {
-            return None;
-        }
-        let stands = *state.waiting_since.get_or_insert(now) + PATIENCE;
-        let is_behind = *state.behind_since.get_or_insert(now) + BACKLOG;
-        if state.threads > 0 && now < stands && now < is_behind {
-            return Some(stands.min(is_behind));
-        }
-        if state.idle > 0 {
-            self.wake_idle(state);
-        } else {
-            self.hire(state);
-        }
-        (state.waiting_since, state.behind_since) = (Some(now), Some(now));
-        Some(now + PATIENCE)
     }
 
     /// Jobs that may hang are looked into by another thread.
@@ -90,6 +72,30 @@ impl Shared {
     }
 }
 
+impl State {
+    /// Whether what is queued needs one more thread, and when to ask again.
+    ///
+    /// What is due together is done by one thread, one after the other. A second one would be in its way at each of them, and as
+    /// each batch would wake it again, it would have no quiet time after which it ends. So another one comes only if nothing is
+    /// taken for [`PATIENCE`], or if there is no end of it for [`BACKLOG`] and each takes its time.
+    fn mind_queue(&mut self, now: Instant) -> (Option<Instant>, bool) {
+        if self.queue.is_empty() {
+            return (None, false);
+        }
+        let stands = *self.waiting_since.get_or_insert(now) + PATIENCE;
+        let is_behind = *self.behind_since.get_or_insert(now) + BACKLOG;
+        let is_slow = now >= is_behind && self.taken < QUICK;
+        if now >= is_behind {
+            (self.behind_since, self.taken) = (Some(now), 0);
+        }
+        let is_short = self.threads == 0 || now >= stands || is_slow;
+        if is_short {
+            self.waiting_since = Some(now);
+        }
+        (self.waiting_since.map(|since| since + PATIENCE), is_short)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -104,33 +110,48 @@ mod tests {
 
     #[test]
     fn what_is_queued_is_left_to_the_thread_that_works_until_it_takes_nothing_for_a_while() {
-        let (shared, begin) = (Arc::new(Shared::new()), Instant::now());
+        let begin = Instant::now();
         let at = |ms: u64| begin + Duration::from_millis(ms);
         let mut state = queue_of_three();
         // A thread takes one each millisecond: the one that is idle is left alone.
         for ms in 0..50 {
             state.waiting_since = Some(at(ms));
-            assert_eq!(shared.mind_queue(&mut state, at(ms + 1)), Some(at(ms) + PATIENCE));
-            assert_eq!(state.waiting_since, Some(at(ms)), "nobody was asked");
+            assert_eq!(state.mind_queue(at(ms + 1)), (Some(at(ms) + PATIENCE), false));
         }
-        // It hangs: the idle one is asked, and not again at once.
+        // It hangs: another one is asked for, and not again at once.
         let late = at(49) + PATIENCE;
-        assert_eq!(shared.mind_queue(&mut state, late), Some(late + PATIENCE));
-        assert_eq!(state.waiting_since, Some(late));
-        assert_eq!(shared.mind_queue(&mut State::default(), late), None, "nothing is queued");
+        assert_eq!(state.mind_queue(late), (Some(late + PATIENCE), true));
+        assert_eq!(state.mind_queue(late), (Some(late + PATIENCE), false));
+        state.threads = 0;
+        assert!(state.mind_queue(late).1, "there is none");
+        assert_eq!(State::default().mind_queue(late), (None, false), "nothing is queued");
     }
 
     #[test]
-    fn a_queue_that_has_no_end_gets_another_thread_however_quickly_it_is_taken_from() {
-        let (shared, begin) = (Arc::new(Shared::new()), Instant::now());
+    fn a_queue_that_has_no_end_gets_another_thread_if_each_job_takes_its_time() {
+        let begin = Instant::now();
         let at = |ms: u64| begin + Duration::from_millis(ms);
-        let mut state = queue_of_three();
-        let asked = (0..500).filter(|ms| {
-            state.waiting_since = Some(at(*ms));
-            shared.mind_queue(&mut state, at(*ms)) == Some(at(*ms) + PATIENCE)
-                && state.behind_since == Some(at(*ms))
+        for (jobs_a_ms, expected) in [(1, &[100, 200, 300, 400][..]), (9, &[100, 200, 300, 400]), (10, &[])] {
+            let mut state = queue_of_three();
+            let asked = (0..500).filter(|ms| {
+                state.waiting_since = Some(at(*ms));
+                let (_, is_short) = state.mind_queue(at(*ms));
+                state.taken += jobs_a_ms;
+                is_short
+            });
+            assert_eq!(asked.collect::<Vec<_>>(), expected, "{jobs_a_ms}");
+        }
+    }
+
+    #[test]
+    fn the_guard_is_told_once_of_a_moment_and_again_only_of_an_earlier_one() {
+        let (shared, begin) = (Shared::new(), Instant::now());
+        let at = |ms: u64| begin + Duration::from_millis(ms);
+        let mut state = State::default();
+        let told = [20, 30, 20, 10, 15].map(|ms| {
+            shared.tell_guard(&mut state, at(ms));
+            state.guard_until
         });
-        // At 0 it is seen for the first time, and nobody is asked.
-        assert_eq!(asked.collect::<Vec<_>>(), [0, 100, 200, 300, 400]);
+        assert_eq!(told, [20, 20, 20, 10, 10].map(|ms| Some(at(ms))));
     }
 }

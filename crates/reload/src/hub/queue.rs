@@ -37,6 +37,11 @@ impl<T> Queue<T> {
         if takes_due { self.due.pop_front() } else { self.asked.pop_front() }
     }
 
+    /// How much is left of what was asked for.
+    pub(super) fn asked(&self) -> usize {
+        self.asked.len()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.asked.len() + self.due.len()
     }
@@ -59,7 +64,7 @@ mod tests {
         assert_eq!((queue.pop(), queue.pop()), (Some(10), Some(2)));
         queue.push(11);
         queue.push(12);
-        assert_eq!(queue.len(), 4);
+        assert_eq!((queue.len(), queue.asked()), (4, 2));
         let rest: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
         assert_eq!(rest, [11, 3, 12, 4]);
         assert!(queue.is_empty());

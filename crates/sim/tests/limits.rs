@@ -33,6 +33,8 @@ fn exceed(title: &str, strategy: Strategy, case: &Case, stall: Duration) -> Opti
         "{title}, a pause of {stall:?}: {} states, {:?}, {} ends",
         report.states, report.took, report.ends
     );
+    // A history that was found is enough. That there is none says something only if all of them were looked at.
+    assert!(!report.broken.is_empty() || !report.is_cut, "{title}, a pause of {stall:?}: not explored whole");
     let (broken, history) = report.broken.into_iter().next()?;
     println!("{history}");
     Some((broken, history.lines))

@@ -34,9 +34,10 @@ impl Proof {
         let test = |size: &str, arguments: &str| vec![format!("{size} cargo test {arguments} --nocapture")];
         match self {
             Self::Histories => histories(100_000),
-            Self::Explorer => {
-                test("CERTSOURCE_SIM_FULL=1", "--release --package certsource-sim --test explore --")
-            }
+            Self::Explorer => test(
+                "CERTSOURCE_SIM_FULL=1",
+                "--release --package certsource-sim --test explore --test prompt --test overlap --",
+            ),
             Self::Watches => test(
                 "CERTSOURCE_ROTATIONS=100000",
                 "--package certsource --all-features --test detect_lost -- --test-threads 1",
@@ -123,6 +124,8 @@ mod tests {
         for (proof, file) in [
             (Proof::Histories, "crates/sim/tests/properties.rs"),
             (Proof::Explorer, "crates/sim/tests/explore.rs"),
+            (Proof::Explorer, "crates/sim/tests/prompt.rs"),
+            (Proof::Explorer, "crates/sim/tests/overlap.rs"),
             (Proof::Watches, "crates/certsource/tests/detect_lost.rs"),
             (Proof::Model, "crates/model/tests/protocol.rs"),
             (Proof::Withdrawn, "tests/tests/withdrawn.rs"),

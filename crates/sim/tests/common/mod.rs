@@ -8,7 +8,10 @@ pub(crate) mod world;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use certsource_sim::disk::{Blob, wall};
+use certsource_sim::case::Case;
+use certsource_sim::disk::{Blob, Traits, wall};
+use certsource_sim::explore::{Bounds, Report, explore};
+use certsource_sim::subject::Subject;
 use certsource_sim::writers::Kit;
 use certsource_testkit::{Ca, Issued};
 
@@ -33,6 +36,23 @@ pub(crate) fn kit() -> &'static Kit {
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// Explores, and what is cut before an end was reached once more with the newest state first: so ends are reached with few
+/// states.
+pub(crate) fn explore_to_ends(
+    subject: &dyn Subject,
+    case: &Case,
+    traits: &Traits,
+    bounds: &Bounds,
+) -> Vec<Report> {
+    let mut reports = vec![explore(subject, case, traits, bounds)];
+    if reports[0].is_cut && reports[0].ends == 0 && !bounds.deep {
+        // So a state is cheap: its reader is mostly at hand.
+        let (states, moves) = (bounds.states.max(1_000), bounds.moves.max(2_000));
+        reports.push(explore(subject, case, traits, &Bounds { deep: true, states, moves, ..bounds.clone() }));
+    }
+    reports
+}
 
 /// The same texts with equal sizes, so that no size tells them apart.
 fn even<const N: usize>(texts: [String; N]) -> [Blob; N] {

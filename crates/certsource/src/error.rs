@@ -325,4 +325,24 @@ mod tests {
         let other = Error::io("open it", "/a", io::Error::from_raw_os_error(5));
         assert!(!other.to_string().contains("raise the limit"), "{other}");
     }
+
+    #[test]
+    fn what_the_system_says_has_its_reason_and_its_words() {
+        use rustix::io::Errno;
+        for (errno, reason, words) in [
+            (Errno::NOENT, Reason::NotFound, "no such file or directory; check the path"),
+            (Errno::ACCESS, Reason::PermissionDenied, "permission denied; let this user read the file"),
+            (Errno::TIMEDOUT, Reason::TimedOut, "timed out"),
+            (Errno::NOTDIR, Reason::Io, "a part of this path is a file"),
+            (Errno::ISDIR, Reason::NotRegularFile, "this is a directory; name a file in it"),
+            (Errno::LOOP, Reason::Io, "its links lead round in a circle"),
+            (Errno::IO, Reason::Io, ""),
+        ] {
+            let system = io::Error::from_raw_os_error(errno.raw_os_error());
+            let words = if words.is_empty() { system.to_string() } else { words.to_owned() };
+            let error = Error::io("open it", "/a", system);
+            assert_eq!(error.reason(), reason, "{error}");
+            assert!(error.to_string().starts_with(&format!("/a: cannot open it: {words}")), "{error}");
+        }
+    }
 }

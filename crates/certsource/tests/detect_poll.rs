@@ -428,4 +428,9 @@ fn other_paths_are_a_change() {
     assert_eq!(mtime.look(1), CHANGED);
     assert_eq!(sha256.look(1), CHANGED);
     assert!(is_same(sha256.look(1)));
+    // Also where each leads to what was seen before.
+    mtime.paths.push(mtime.paths[0].clone());
+    assert_eq!(mtime.look(1), CHANGED, "one path more");
+    mtime.paths.pop();
+    assert_eq!(mtime.look(1), CHANGED, "and fewer");
 }

@@ -193,6 +193,22 @@ fn an_event_of_a_rename_does_not_explain_what_was_written_after_it() {
     }
 }
 
+/// A write that was told of has settled by then, or settles: it says nothing of the file that is renamed next.
+#[test]
+fn a_rename_is_known_although_another_file_was_written_before_it() {
+    let (_dir, cert, key, files) = pair();
+    let new = Ca::new("Next").issue("localhost");
+    let mut rig = Rig::at_rest(files);
+    fs::write(&key, new.key_pem()).unwrap();
+    rig.send(FileEventKind::Closed, &key);
+    assert_eq!(rig.look(), Look::Changed(Arrival::Unknown));
+    // Longer than a write and a rename can be taken for one.
+    std::thread::sleep(Duration::from_millis(50));
+    write::rename_over(&cert, new.chain_pem()).finish().unwrap();
+    rig.send(FileEventKind::MovedTo, &cert);
+    assert_eq!(rig.look(), Look::Changed(Arrival::Renamed));
+}
+
 /// Within one tick of the clock a write may leave every signature as it was: an event that tells of one is believed.
 #[test]
 fn an_event_of_a_write_is_a_change_although_no_signature_moved() {

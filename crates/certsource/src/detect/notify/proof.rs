@@ -87,6 +87,7 @@ mod tests {
         assert!(is_left(0, 0), "written in the same step of the clock");
         assert!(is_left(-4 * MS, -4 * MS), "the clock went on between the two stamps");
         assert!(is_left(-4 * MS, 4 * MS), "and when the directory's is the first");
+        assert!(is_left(-4 * MS, 20 * MS), "by two of the longest steps at the most");
         assert!(is_left(-500 * MS, -400 * MS), "another name was changed since");
     }
 

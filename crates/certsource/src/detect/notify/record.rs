@@ -181,3 +181,20 @@ impl Inner {
         path == directory || path.file_name().is_some_and(|name| names.matters(name))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Events may come by the thousand before the next look.
+    #[test]
+    fn every_directory_into_which_something_was_renamed_is_noted_once() {
+        let shared = Shared::default();
+        let event = |kind| FileEvent { kind, path: None };
+        for directory in ["/a", "/b", "/a", "/b"] {
+            shared.happened(Path::new(directory), &event(FileEventKind::MovedTo));
+        }
+        let happened = shared.take_happened().unwrap();
+        assert_eq!(happened.moved_into(), [Path::new("/a"), Path::new("/b")]);
+    }
+}

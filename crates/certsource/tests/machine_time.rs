@@ -415,9 +415,10 @@ fn only_what_is_due_by_the_interval_alone_comes_early_and_never_before_its_sprea
         machine.read(settled, settled, reading());
         assert!(matches!(machine.next(settled), Todo::Judge(_)));
         machine.judged(settled, Verdict::Accept);
-        let mut now = settled;
+        let (mut now, mut drawn) = (settled, Vec::new());
         for _ in 0..100 {
             let Todo::Wait(Some(until)) = machine.next(now) else { panic!("idle") };
+            drawn.push(until - now.mono);
             let from = machine.look_from().unwrap();
             assert!(from >= now.mono + first * MS - MS && until <= now.mono + last * MS + MS, "{jitter}");
             let leeway = until - from;
@@ -431,5 +432,10 @@ fn only_what_is_due_by_the_interval_alone_comes_early_and_never_before_its_sprea
             assert!(matches!(machine.next(now), Todo::Look));
             machine.looked(now, Ok(Look::Same));
         }
+        // From the earliest, less what a look may be early, to the last.
+        let from = (first + early_by).min(last);
+        let tenth = (last - from) * MS / 10;
+        assert!(*drawn.iter().min().unwrap() <= from * MS + 2 * tenth + MS, "{jitter}: {drawn:?}");
+        assert!(*drawn.iter().max().unwrap() + 2 * tenth + MS >= last * MS, "{jitter}: {drawn:?}");
     }
 }

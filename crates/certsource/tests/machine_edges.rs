@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use certsource::machine::{Policy, Verdict};
-use certsource::source::{Arrival, Look};
-use certsource::{Error, Reason};
+use certsource::clock::Now;
+use certsource::machine::{Machine, Policy, Todo, Verdict};
+use certsource::source::{Armed, Arrival, Look};
+use certsource::{Error, Origin, Reason};
 use certsource_testkit::Ca;
 use machine_support::*;
 
@@ -245,4 +246,76 @@ fn a_withdrawal_alone_that_can_not_be_used_fails_and_is_not_refused() {
     fails.store(0, Ordering::Relaxed);
     world.pass(60 * SEC);
     assert!(world.told().contains(&"degraded generation 2".to_owned()));
+}
+
+/// Nobody may take a read for what a look saw: if what was broken comes back, the next look says "same" of it.
+#[test]
+fn what_got_well_behind_the_back_of_a_look_is_read_once_more_and_nothing_else_is() {
+    let ca = Ca::new("ca");
+    let set = |world: &World, good| {
+        let (good_parts, bad) = (trust(&[&ca]), broken(Reason::Malformed));
+        world.script.0.lock().unwrap().make = Box::new(move || if good { good_parts() } else { bad() });
+    };
+    let mut world = World::new(trust(&[&ca]));
+    world.push(Arrival::Unknown, broken(Reason::Malformed));
+    world.pass(5 * SEC);
+    world.told();
+    set(&world, true);
+    world.pass(7 * SEC);
+    assert_eq!(world.told(), ["recovered"]);
+    set(&world, false);
+    world.pass(12 * SEC);
+    assert_eq!(world.told(), ["failed malformed"]);
+    // A look asked for what is read now, so nothing is behind its back.
+    world.push(Arrival::Unknown, trust(&[&ca]));
+    assert_eq!(world.told(), ["recovered"]);
+    world.count();
+    world.pass(35 * SEC);
+    assert_eq!(world.count(), [3, 0]);
+    // Nor was anything wrong here.
+    world.push(Arrival::Recheck, trust(&[&ca]));
+    assert_eq!(world.count(), [1, 1]);
+    world.pass(35 * SEC);
+    assert_eq!(world.count(), [3, 0]);
+}
+
+/// A machine without a driver, at rest, with its first generation to tell.
+fn loaded(policy: Policy, now: Now) -> Machine {
+    let ca = Ca::new("ca");
+    let mut machine = Machine::new(policy, Origin::named("test"));
+    machine.armed(Armed::Watching);
+    let mut looks = vec![Look::Same, Look::Changed(Arrival::Still)];
+    for _ in 0..STEPS {
+        match machine.next(now) {
+            Todo::Look => machine.looked(now, Ok(looks.pop().unwrap())),
+            Todo::Read => machine.read(now, now, trust(&[&ca])().unwrap().assemble()),
+            Todo::Judge(_) => machine.judged(now, Verdict::Accept),
+            Todo::Wait(_) => return machine,
+        }
+    }
+    panic!("the machine never rests");
+}
+
+#[test]
+fn a_look_at_a_watched_source_may_be_early_by_its_share_unless_that_is_now() {
+    let mut policy = Policy::default();
+    (policy.jitter, policy.safety) = (0.0, 60 * SEC);
+    for (asked, from) in [(60, Some(45)), (16, Some(1)), (15, None), (5, None)] {
+        let now = Now::read();
+        let mut machine = loaded(policy.clone(), now);
+        machine.woken(now);
+        assert!(matches!(machine.next(now), Todo::Look));
+        let due = now.after(asked * SEC).mono;
+        machine.looked(now, Ok(Look::SameUntil(due)));
+        assert!(matches!(machine.next(now), Todo::Wait(Some(until)) if until == due), "{asked}");
+        assert_eq!(machine.look_from(), from.map(|from| now.after(from * SEC).mono), "{asked}");
+    }
+}
+
+#[test]
+fn there_is_something_to_tell_until_all_of_it_was_taken() {
+    let mut machine = loaded(Policy::default(), Now::read());
+    assert!(machine.has_told());
+    assert_eq!(std::iter::from_fn(|| machine.tell()).count(), 1);
+    assert!(!machine.has_told());
 }

@@ -18,10 +18,12 @@ pub(super) enum Proof {
     Explorer,
     /// 100,000 rotations of each kind under file watches, of which none may be lost: ten minutes
     Watches,
-    /// Two million interleavings of each case of the client's protocol
+    /// 200,000 interleavings of each case of the client's protocol: ten minutes
     Model,
     /// 10,000 attempts after what they need was withdrawn, with nginx and OpenSSL
     Withdrawn,
+    /// 1,000 requests whose identity is refused at the moment of a rotation, over each HTTP and TLS: two minutes
+    Crowd,
     /// 1,000 rotations under 64 endless loops of requests, for each kind of client: hours
     Endless,
     /// 10,000,000 executions of each fuzz target; needs a nightly compiler and cargo-fuzz
@@ -42,10 +44,14 @@ impl Proof {
                 "CERTSOURCE_ROTATIONS=100000",
                 "--package certsource --all-features --test detect_lost -- --test-threads 1",
             ),
-            Self::Model => test("CERTSOURCE_MODEL_RUNS=1000000", "--release --package certsource-model --"),
+            Self::Model => test("CERTSOURCE_MODEL_RUNS=100000", "--release --package certsource-model --"),
             Self::Withdrawn => test(
                 "CERTSOURCE_ATTEMPTS=10000",
                 "--package certsource-tests --all-features --test withdrawn -- --test-threads 2",
+            ),
+            Self::Crowd => test(
+                "CERTSOURCE_CROWD=1000",
+                "--package certsource-client --all-features --test reactive -- many_whose_identity_is_refused_share_a_look",
             ),
             Self::Endless => test(
                 "CERTSOURCE_ROTATIONS=1000",
@@ -129,6 +135,7 @@ mod tests {
             (Proof::Watches, "crates/certsource/tests/detect_lost.rs"),
             (Proof::Model, "crates/model/tests/protocol.rs"),
             (Proof::Withdrawn, "tests/tests/withdrawn.rs"),
+            (Proof::Crowd, "crates/client/tests/reactive.rs"),
             (Proof::Endless, "tests/tests/endless.rs"),
         ] {
             let lines = proof.lines();

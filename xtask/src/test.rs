@@ -18,11 +18,15 @@ const END_TO_END: &str = "certsource-tests";
 /// The program that has the demo.
 const PROGRAM: &str = "certsource";
 
-/// The member whose tests pass over what this machine cannot run, unless they are asked strictly.
-const FORGIVING: &str = "certsource-cli";
+/// The members with tests that pass over what this machine cannot run, unless they are asked strictly; and with which features.
+const FORGIVING: [(&str, Selection); 3] = [
+    ("certsource", Selection::All),
+    ("certsource-reload", Selection::All),
+    ("certsource-cli", Selection::Default),
+];
 
-/// What such a test calls.
-const FORGIVES: [&str; 2] = ["not_run(", "as_another_user("];
+/// What such a test calls, or reads itself.
+const FORGIVES: [&str; 3] = ["not_run(", "as_another_user(", "\"CERTSOURCE_STRICT\""];
 
 /// Feature sets that are compiled and not tested: no crypto provider is in them, so no handshake can be made.
 const BUILD_ONLY: [(&str, Selection); 3] = [
@@ -63,8 +67,8 @@ pub(crate) fn cells(workspace: &Workspace, keep_going: bool) -> Result<Vec<Cell>
             }
             cells.extend(other_provider_cell(package, keep_going));
         }
-        if package.name == FORGIVING {
-            cells.push(strict_cell(package, keep_going)?);
+        for (_, selection) in FORGIVING.into_iter().filter(|(name, _)| *name == package.name) {
+            cells.push(strict_cell(package, selection, keep_going)?);
         }
         if let Some(library) = package.library() {
             if scan::has_doctests(&library.src_path.with_file_name(""))? {
@@ -252,9 +256,10 @@ fn example_cell(package: &Package, target: &Target) -> Result<Cell> {
 }
 
 /// The tests that are passed over where a tool, or a right, is missing: once more, and now that is a failure.
-fn strict_cell(package: &Package, keep_going: bool) -> Result<Cell> {
+fn strict_cell(package: &Package, selection: Selection, keep_going: bool) -> Result<Cell> {
     let mut needs = BTreeSet::new();
     let mut arguments = vec!["test", "--package", &package.name];
+    arguments.extend(selection.option());
     for target in package.targets_of("test") {
         let own = read_header(target)?.needs;
         if is_forgiving(target)? || !own.is_empty() {
@@ -380,23 +385,38 @@ mod tests {
     }
 
     #[test]
-    fn what_the_program_s_tests_may_pass_over_is_run_strictly() {
+    fn what_tests_may_pass_over_is_run_strictly() {
         let workspace = Workspace::members_only().unwrap();
-        let cell =
-            cells(&workspace, true).unwrap().into_iter().find(|cell| cell.name == "cli/strict").unwrap();
-        for tool in
-            [Tool::Unshare, Tool::Script, Tool::SystemdAnalyze, Tool::Promtool, Tool::Nginx, Tool::Openssl]
-        {
-            assert!(cell.needs.contains(&tool), "{tool:?}: {:?}", cell.needs);
+        let cells = cells(&workspace, true).unwrap();
+        let program =
+            [Tool::Unshare, Tool::Script, Tool::SystemdAnalyze, Tool::Promtool, Tool::Nginx, Tool::Openssl];
+        let of = |name: &str| match name {
+            "cli/strict" => &program[..],
+            "reload/strict" => &[Tool::Unshare, Tool::Setpriv, Tool::Python3],
+            _ => &[Tool::Setpriv],
+        };
+        for package in workspace.members() {
+            if package.name == END_TO_END {
+                continue;
+            }
+            let name = format!("{}/strict", short(package));
+            let cell = cells.iter().find(|cell| cell.name == name);
+            let line = cell.map_or_else(String::new, |cell| match &cell.work {
+                Work::Run(step) => format!("{step:?}"),
+                _ => panic!("{name} runs cargo"),
+            });
+            if let Some(cell) = cell {
+                assert!(line.contains("CERTSOURCE_STRICT"), "{line}");
+                assert!(of(&name).iter().all(|tool| cell.needs.contains(tool)), "{name}: {:?}", cell.needs);
+            }
+            for target in package.targets_of("test") {
+                let is_in = line.contains(&format!("\"{}\"", target.name));
+                assert!(is_in || !is_forgiving(target).unwrap(), "{}: {line}", target.name);
+            }
         }
-        let Work::Run(step) = cell.work else { panic!("it runs cargo") };
-        let line = format!("{step:?}");
-        assert!(line.contains("CERTSOURCE_STRICT"), "{line}");
-        let package = workspace.members().into_iter().find(|package| package.name == FORGIVING).unwrap();
-        for target in package.targets_of("test") {
-            let is_in = line.contains(&format!("\"{}\"", target.name));
-            assert!(is_in || !is_forgiving(target).unwrap(), "{}: {line}", target.name);
-        }
+        assert!(
+            FORGIVING.iter().all(|(name, _)| workspace.members().iter().any(|member| member.name == *name))
+        );
     }
 
     #[test]

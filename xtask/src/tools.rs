@@ -23,6 +23,10 @@ pub(crate) enum Tool {
     Promtool,
     /// Makes mounts and limits that only one process sees.
     Unshare,
+    /// Takes the superuser's rights from a process.
+    Setpriv,
+    /// Stores through a memory map.
+    Python3,
     /// Makes a terminal.
     Script,
     /// Judges units, by the makers of systemd.
@@ -51,12 +55,14 @@ pub(crate) enum Tool {
 
 impl Tool {
     /// Those that a cell may name in its opening comment, and that `setup` installs.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Nginx,
         Self::Openssl,
         Self::Curl,
         Self::Promtool,
         Self::Unshare,
+        Self::Setpriv,
+        Self::Python3,
         Self::Script,
         Self::SystemdAnalyze,
         Self::Postgres,
@@ -77,6 +83,8 @@ impl Tool {
             Self::Curl => "curl",
             Self::Promtool => "promtool",
             Self::Unshare => "unshare",
+            Self::Setpriv => "setpriv",
+            Self::Python3 => "python3",
             Self::Script => "script",
             Self::SystemdAnalyze => "systemd-analyze",
             Self::Postgres => "postgres",
@@ -102,7 +110,8 @@ impl Tool {
             Self::Postgres => Some("postgresql"),
             Self::RedisServer => Some("redis-server"),
             Self::Promtool => Some("prometheus"),
-            Self::Unshare => Some("util-linux"),
+            Self::Unshare | Self::Setpriv => Some("util-linux"),
+            Self::Python3 => Some("python3"),
             Self::Script => Some("bsdutils"),
             Self::SystemdAnalyze => Some("systemd"),
             Self::Haproxy => Some("haproxy"),

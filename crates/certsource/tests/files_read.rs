@@ -1,4 +1,5 @@
 //! What is read from files, and the one line that is said when it cannot be: every kind of content and of path.
+//! needs: setpriv
 #![allow(clippy::unwrap_used, reason = "only tests live here")]
 
 use std::fs;
@@ -477,10 +478,34 @@ fn a_file_without_permission_is_that_and_not_missing() {
     fs::set_permissions(scene.path("ca.crt"), fs::Permissions::from_mode(0o000)).unwrap();
     if fs::File::open(scene.path("ca.crt")).is_ok() {
         // Root reads everything.
-        return;
+        return as_an_ordinary_user("a_file_without_permission_is_that_and_not_missing");
     }
     let files = Files::trust(scene.path("ca.crt"));
     assert_fails(&scene, files, Reason::PermissionDenied, "ca.crt", None, "permission denied");
+}
+
+/// Has the test of this name run once more by a child without the rights of the superuser. Where there can be none that is said; where
+/// the variable `CERTSOURCE_STRICT` is set, it fails.
+#[cfg(unix)]
+#[allow(clippy::print_stderr, reason = "what is passed over is said")]
+fn as_an_ordinary_user(test: &str) {
+    const CHILD: &str = "CERTSOURCE_IS_ORDINARY";
+    assert!(std::env::var_os(CHILD).is_none(), "the child may read everything too");
+    let ordinary = || {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--bounding-set=-all", "--inh-caps=-all"]);
+        command
+    };
+    if !ordinary().arg("true").status().is_ok_and(|status| status.success()) {
+        assert!(std::env::var_os("CERTSOURCE_STRICT").is_none(), "needs setpriv(1), of Linux");
+        eprintln!("NOT RUN: {test} needs setpriv(1), of Linux");
+        return;
+    }
+    let child = std::env::current_exe().unwrap();
+    let output =
+        ordinary().arg(child).args(["--exact", test, "--nocapture"]).env(CHILD, "1").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
 
 #[test]

@@ -17,8 +17,9 @@ use certsource::files::Files;
 use certsource::machine::Policy;
 use certsource_reload::{Event, EventKind, Generation, Hub, Reloader};
 use certsource_testkit::{Ca, Issued, TestDir};
+use tempfile::TempDir;
 
-use crate::apart::{self, Apart};
+use crate::apart::{self, Apart, Surroundings};
 
 /// The most that anything may take. Less than the safety poll of `Notify`: there, an event that is lost fails the test.
 const BOUND: Duration = Duration::from_secs(50);
@@ -398,34 +399,69 @@ pub fn cell(name: &str, strategy: Strategy, volume: Volume, rows: fn(Strategy) -
     if apart::is_performed(strategy, apart) {
         return;
     }
-    let temporary = |base: &str| tempfile::Builder::new().prefix("certsource-").tempdir_in(base).unwrap();
     let (base, other) = (temporary(volume.base), temporary(volume.other));
-    let hub = Hub::new();
+    let place = |number: &str| Place::new(base.path().join(number), other.path().join(number));
+    let children = apart.iter().enumerate().map(|(number, (surroundings, _))| {
+        let directory = base.path().join(format!("apart-{number}"));
+        let body = move || apart::have_performed(name, &number.to_string(), *surroundings, &directory);
+        (format!("a row with {surroundings:?}"), Box::new(body) as Box<dyn FnOnce() + Send>)
+    });
+    all(&rows(strategy), strategy, &place, children.collect());
+}
+
+/// All rows of one detector on an overlay, in a child that may mount one. What is there at first is in the lower layer, so whatever the
+/// writers do begins with a copy in the upper one.
+pub fn overlaid(name: &str, strategy: Strategy, rows: fn(Strategy) -> Vec<Row>) {
+    let Some((_, directory)) = apart::is_child() else {
+        // On tmpfs: the disk may be an overlay already, which can be no upper layer.
+        let base = temporary(TMPFS.base);
+        apart::have_performed(name, "all", Surroundings::Mounts, &base.path().join("overlay"));
+        return;
+    };
     let rows = rows(strategy);
+    let path = |layer: &str, number: &str| directory.join(layer).join(number);
+    for number in 0..rows.len() {
+        let number = number.to_string();
+        Place::new(path("lower", &number), path("other", &number));
+    }
+    let mount = "mkdir upper work all && \
+        mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work none all && test \"$(stat -f -c %T all)\" = overlayfs";
+    let here = |directory: PathBuf, other| Place { kit: Kit::get(), directory, other };
+    here(directory.clone(), directory.clone()).shell(mount);
+    all(&rows, strategy, &|number| here(path("all", number), path("other", number)), Vec::new());
+}
+
+fn temporary(base: &str) -> TempDir {
+    tempfile::Builder::new().prefix("certsource-").tempdir_in(base).unwrap()
+}
+
+/// All of these at once on one hub, each in a place of its own, and what else is to be done meanwhile.
+fn all(
+    rows: &[Row],
+    strategy: Strategy,
+    place: &(dyn Fn(&str) -> Place + Sync),
+    others: Vec<(String, Box<dyn FnOnce() + Send + '_>)>,
+) {
+    let hub = Hub::new();
     let wrong = Mutex::new(Vec::new());
-    let check = |what: String, body: &dyn Fn()| {
+    let check = |what: String, body: &mut dyn FnMut()| {
         if catch_unwind(AssertUnwindSafe(body)).is_err() {
             wrong.lock().unwrap().push(what);
         }
     };
+    let check = &check;
     thread::scope(|scope| {
         for (number, row) in rows.iter().enumerate() {
-            let (base, other, hub) = (base.path(), other.path(), &hub);
+            let hub = &hub;
             scope.spawn(move || {
-                check(format!("row {}, {}", row.number, row.name), &|| {
-                    let number = number.to_string();
-                    let place = Place::new(base.join(&number), other.join(&number));
-                    perform(row, strategy, hub.clone(), &place);
+                check(format!("row {}, {}", row.number, row.name), &mut || {
+                    perform(row, strategy, hub.clone(), &place(&number.to_string()));
                 });
             });
         }
-        for (number, (surroundings, _)) in apart.iter().enumerate() {
-            let directory = base.path().join(format!("apart-{number}"));
-            scope.spawn(move || {
-                check(format!("a row with {surroundings:?}"), &|| {
-                    apart::have_performed(name, number, *surroundings, &directory);
-                });
-            });
+        for (what, body) in others {
+            let mut body = Some(body);
+            scope.spawn(move || check(what, &mut || body.take().unwrap()()));
         }
     });
     let wrong = wrong.into_inner().unwrap();

@@ -193,6 +193,19 @@ fn an_event_of_a_rename_does_not_explain_what_was_written_after_it() {
     }
 }
 
+#[test]
+fn an_event_of_a_rename_does_not_explain_a_new_file_that_was_written_after_it() {
+    let dir = TestDir::new().unwrap();
+    let base = fs::canonicalize(dir.path()).unwrap();
+    dir.write("one.crt", Ca::new("One").issue("one").root_pem()).unwrap();
+    let mut rig = Rig::at_rest(Files::trust(&base));
+    let (path, content) = (base.join("two.crt"), Ca::new("Two").issue("two").root_pem());
+    write::rename_over(&path, content.clone()).finish().unwrap();
+    write_in_place_after_the_rename(&path, &content);
+    rig.send(FileEventKind::MovedTo, &path);
+    assert_eq!(rig.look(), Look::Changed(Arrival::Unknown));
+}
+
 /// A write that was told of has settled by then, or settles: it says nothing of the file that is renamed next.
 #[test]
 fn a_rename_is_known_although_another_file_was_written_before_it() {

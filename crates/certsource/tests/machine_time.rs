@@ -250,6 +250,26 @@ fn of_more_than_4096_anchors_that_overlap_those_withdrawn_first_go_before_their_
 }
 
 #[test]
+fn of_more_than_4096_ends_those_that_are_over_longest_are_forgotten() {
+    let ca = Ca::new("many");
+    let (first, second, third) = (1..2001, 2001..4001, 4001..4201);
+    let after_first = || std::iter::once(0).chain(2001..4201);
+    let mut world = accept(numbered(&ca, 0..4201), overlapping(100 * SEC));
+    world.push(Arrival::Swapped, numbered(&ca, after_first()));
+    world.pass(110 * SEC);
+    assert_eq!(served_numbers(&world).len(), 4201 - first.len(), "the end of the first is over");
+    world.push(Arrival::Swapped, numbered(&ca, std::iter::once(0).chain(third.clone())));
+    world.push(Arrival::Swapped, numbered(&ca, after_first()));
+    world.pass(10 * SEC);
+    // The ends of those that came back are remembered, beside those that are added here.
+    world.push(Arrival::Swapped, numbered(&ca, std::iter::once(0).chain(second)));
+    world.push(Arrival::Swapped, numbered(&ca, [0]));
+    assert_eq!(served_numbers(&world).len(), 2201);
+    world.pass(95 * SEC);
+    assert_eq!(served_numbers(&world), std::iter::once(0).chain(third).collect::<Vec<_>>());
+}
+
+#[test]
 fn of_more_than_4096_anchors_withdrawn_at_once_none_stays() {
     const MOST: usize = 4096;
     let ca = Ca::new("many");
@@ -432,6 +452,12 @@ fn only_what_is_due_by_the_interval_alone_comes_early_and_never_before_its_sprea
             assert!(matches!(machine.next(now), Todo::Look));
             machine.looked(now, Ok(Look::Same));
         }
+        // Nor does what moves then come early.
+        machine.woken(now);
+        assert!(matches!(machine.next(now), Todo::Look));
+        machine.looked(now, Ok(Look::Changed(Arrival::Unknown)));
+        assert!(matches!(machine.next(now), Todo::Read));
+        assert_eq!(machine.look_from(), None);
         // From the earliest, less what a look may be early, to the last.
         let from = (first + early_by).min(last);
         let tenth = (last - from) * MS / 10;

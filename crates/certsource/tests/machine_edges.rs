@@ -103,6 +103,18 @@ fn a_poll_is_made_within_the_interval_although_the_detector_asks_for_a_later_one
 }
 
 #[test]
+fn a_poll_is_made_when_the_detector_asks_for_it_before_the_interval_is_over() {
+    let mut world = World::new(trust(&[&Ca::new("one")]));
+    world.pass(10 * SEC);
+    world.count();
+    world.script.0.lock().unwrap().looks.push(Look::SameUntil(world.now.mono + 12 * SEC));
+    world.pass(11 * SEC);
+    assert_eq!(world.count(), [1, 0]);
+    world.pass(2 * SEC);
+    assert_eq!(world.count(), [1, 0]);
+}
+
+#[test]
 fn slow_policies_have_more_patience_before_content_is_told_as_unstable() {
     let cas: Vec<Ca> = (0..12).map(|n| Ca::new(&n.to_string())).collect();
     let mut policy = Policy::default();
@@ -300,7 +312,8 @@ fn loaded(policy: Policy, now: Now) -> Machine {
 fn a_look_at_a_watched_source_may_be_early_by_its_share_unless_that_is_now() {
     let mut policy = Policy::default();
     (policy.jitter, policy.safety) = (0.0, 60 * SEC);
-    for (asked, from) in [(60, Some(45)), (16, Some(1)), (15, None), (5, None)] {
+    // A watched source is looked at when it asks for it, be that later than all others are.
+    for (asked, from) in [(90, Some(75)), (60, Some(45)), (16, Some(1)), (15, None), (5, None)] {
         let now = Now::read();
         let mut machine = loaded(policy.clone(), now);
         machine.woken(now);

@@ -135,6 +135,14 @@ fn late_events_of_a_directory_that_was_left_are_no_change() {
 
 #[test]
 fn an_event_that_comes_after_the_look_explains_what_that_saw() {
+    // A writer that a busy machine holds up between its two renames may be taken for one that settles.
+    let is_quick =
+        std::iter::repeat_with(explains_what_the_look_before_saw).take(100).any(|is_quick| is_quick);
+    assert!(is_quick, "no two renames in a row within 15 ms");
+}
+
+/// Whether both renames were made within 15 ms; else nothing is said of them.
+fn explains_what_the_look_before_saw() -> bool {
     let (_dir, cert, key, files) = pair();
     let new = Ca::new("Next").issue("localhost");
     let mut rig = Rig::at_rest(files);
@@ -143,14 +151,17 @@ fn an_event_that_comes_after_the_look_explains_what_that_saw() {
     rig.send(FileEventKind::MovedTo, &cert);
     assert_eq!(rig.look(), Look::Changed(Arrival::Renamed));
     // The event of the one, and what the other did.
-    write::rename_over(&cert, new.chain_pem())
-        .then(write::rename_over(&key, new.key_pem()))
-        .finish()
-        .unwrap();
+    let renames = write::rename_over(&cert, new.chain_pem()).then(write::rename_over(&key, new.key_pem()));
+    let begun = Instant::now();
+    renames.finish().unwrap();
+    if begun.elapsed() > Duration::from_millis(15) {
+        return false;
+    }
     rig.send(FileEventKind::MovedTo, &cert);
     assert_eq!(rig.look(), Look::Changed(Arrival::Renamed));
     rig.send(FileEventKind::MovedTo, &key);
     assert!(matches!(rig.look(), Look::SameUntil(_)), "it was seen");
+    true
 }
 
 /// Writes in place until the file's time is later than that of its directory: by a step of the kernel's clock.

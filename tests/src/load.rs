@@ -24,6 +24,13 @@ pub struct Call {
     pub body: Option<Vec<u8>>,
 }
 
+impl Call {
+    /// Whether the request of this number has a body.
+    pub fn has_body(number: u64) -> bool {
+        number % 3 == 0
+    }
+}
+
 /// Load that goes on until [`Load::finish`].
 #[derive(Debug)]
 pub struct Load {
@@ -72,7 +79,7 @@ impl Load {
                     let floor = shared.floor.load(Ordering::SeqCst);
                     let number = shared.number.fetch_add(1, Ordering::SeqCst);
                     let path = format!("/r/{floor}/{number}");
-                    let body = (number % 3 == 0).then(|| vec![b'b'; 3000]);
+                    let body = Call::has_body(number).then(|| vec![b'b'; 3000]);
                     shared.open.lock().unwrap().insert(path.clone());
                     let result = request(Call { number, path: path.clone(), body }).await;
                     shared.note(path, result);

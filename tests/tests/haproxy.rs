@@ -4,7 +4,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use certsource_client::certsource_rustls::rustls::SupportedProtocolVersion;
 use certsource_client::certsource_rustls::rustls::version::{TLS12, TLS13};
@@ -12,7 +12,7 @@ use certsource_client::{Client, Files, detect};
 use certsource_tests::clients::{self, Clients};
 use certsource_tests::disk::{Disk, Writer};
 use certsource_tests::haproxy::Haproxy;
-use certsource_tests::load::Outcome;
+use certsource_tests::load::{Call, Outcome};
 use certsource_tests::openssl::OpensslCa;
 use certsource_tests::{BOUND, tool, whole};
 
@@ -41,10 +41,19 @@ async fn clients(
 }
 
 /// Holds HAProxy's log against what must be true: `serials[n]` is the oldest identity of a request whose floor is `n`.
-fn judge(haproxy: &Haproxy, outcome: &Outcome, protocol: &str, serials: &[&str]) {
+fn judge(haproxy: &Haproxy, outcome: &Outcome, protocol: &str, http2: bool, serials: &[&str]) {
     assert_eq!(outcome.failed, [""; 0], "{protocol}");
     let lines = haproxy.requests("/r/", outcome.answered.len());
-    assert_eq!(lines.len(), outcome.answered.len(), "no request was sent twice");
+    let mut times: BTreeMap<_, usize> = BTreeMap::new();
+    lines.iter().for_each(|line| *times.entry(line.path.as_str()).or_default() += 1);
+    times.retain(|_, times| *times > 1);
+    // Over HTTP/2 the server sees the head of what is taken back in the moment in which its connection looks at it
+    // (docs/decisions/0018): at a rotation, of a `GET`, and seldom.
+    let may_be = |(path, times): (&&str, &usize)| {
+        let number = path.rsplit('/').next().and_then(|number| number.parse().ok());
+        http2 && *times == 2 && number.is_some_and(|number| !Call::has_body(number))
+    };
+    assert!(times.iter().all(may_be) && times.len() <= serials.len(), "sent more than once: {times:?}");
     let logged: BTreeSet<_> = lines.iter().map(|line| line.path.as_str()).collect();
     assert_eq!(logged, outcome.answered.iter().map(String::as_str).collect());
     let mut resumed = vec![0; serials.len()];
@@ -82,7 +91,7 @@ async fn the_identity_rotates(tls: &'static SupportedProtocolVersion, writer: Wr
         load.pass(PER_GENERATION).await;
     }
     let serials: Vec<_> = identities.iter().map(|identity| identity.serial.as_str()).collect();
-    judge(&haproxy, &load.finish().await, protocol(tls), &serials);
+    judge(&haproxy, &load.finish().await, protocol(tls), http2, &serials);
 }
 
 async fn the_authority_rotates(tls: &'static SupportedProtocolVersion, writer: Writer, http2: bool) {
@@ -112,7 +121,7 @@ async fn the_authority_rotates(tls: &'static SupportedProtocolVersion, writer: W
     assert_eq!(clients.reload(Some(&load)).await.unwrap().trust().unwrap().len(), 1);
     load.pass(PER_GENERATION).await;
     let serials = identities.each_ref().map(|identity| identity.serial.as_str());
-    judge(&haproxy, &load.finish().await, protocol(tls), &serials);
+    judge(&haproxy, &load.finish().await, protocol(tls), http2, &serials);
 
     // The old CA is gone for good, for us: a server that has its certificate is refused.
     haproxy.replace_certificate(&old.server(0xC));

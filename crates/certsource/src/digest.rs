@@ -3,6 +3,7 @@
 //! What is not here: what goes into them. That is beside the types that they are of, in [`crate::material`].
 
 use std::fmt;
+use std::hint::black_box;
 
 use sha2::{Digest as _, Sha256};
 
@@ -100,5 +101,29 @@ pub struct ContentId(pub(crate) [u8; 32]);
 impl fmt::Debug for ContentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ContentId(..)")
+    }
+}
+
+/// SHA-256 of what holds a private key. A hasher keeps what does not fill a block of 64 bytes; of this one nothing is left.
+#[derive(Default)]
+pub(crate) struct SecretHasher(Sha256);
+
+impl SecretHasher {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// By reference: what is moved leaves a copy behind.
+    pub(crate) fn finish(&mut self) -> [u8; 32] {
+        self.0.finalize_reset().into()
+    }
+}
+
+impl Drop for SecretHasher {
+    fn drop(&mut self) {
+        // All of a block but its last byte, from the first on: so much is kept at the most.
+        self.0.reset();
+        self.0.update([0; 63]);
+        black_box(&self.0);
     }
 }

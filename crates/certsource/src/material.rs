@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 
-use crate::digest::{ContentId, Digest, Fingerprint};
+use crate::digest::{ContentId, Digest, Fingerprint, SecretHasher};
 use crate::error::{Error, Reason};
 use crate::inspect::{self, Inspection};
 use crate::key::{Match, PrivateKey};
@@ -386,10 +386,10 @@ fn digest(trust: Option<&[Certificate]>, identity: Option<&Identity>, crls: Opti
 }
 
 fn content(digest: &Digest, identity: Option<&Identity>) -> ContentId {
-    let mut hasher = Sha256::new();
+    let mut hasher = SecretHasher::default();
     hasher.update(digest.as_bytes());
     if let Some(identity) = identity {
         hasher.update(identity.key.secret_der());
     }
-    ContentId(hasher.finalize().into())
+    ContentId(hasher.finish())
 }

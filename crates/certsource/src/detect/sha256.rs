@@ -1,7 +1,6 @@
 //! The detector that compares content.
 
 use std::fmt;
-use std::hint::black_box;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::link::{DataLink, Moved};
 use crate::clock::Now;
+use crate::digest::SecretHasher;
 use crate::error::Error;
 use crate::fs::{Fs, Kind, Opened, Seen};
 use crate::source::{Arrival, Detector, Look};
@@ -147,30 +147,18 @@ fn state_of(fs: &dyn Fs, path: &Path, buffer: &mut [u8]) -> State {
 }
 
 fn digest(file: &mut dyn crate::fs::File, buffer: &mut [u8]) -> io::Result<State> {
-    let mut hasher = Hasher(sha2::Sha256::new());
+    let mut hasher = SecretHasher::default();
     let mut total = 0;
     loop {
         let read = file.read(buffer)?;
         if read == 0 {
-            return Ok(State::File(hasher.0.finalize_reset().into()));
+            return Ok(State::File(hasher.finish()));
         }
         total += read as u64;
         if total > CAP {
             return Ok(State::TooLarge);
         }
-        hasher.0.update(&buffer[..read]);
-    }
-}
-
-/// A hasher that leaves nothing of what it was given: it keeps what is less than a block, which may be of a key.
-struct Hasher(sha2::Sha256);
-
-impl Drop for Hasher {
-    fn drop(&mut self) {
-        // All of a block but its last byte, from the first on.
-        self.0.reset();
-        self.0.update([0; 63]);
-        black_box(&self.0);
+        hasher.update(&buffer[..read]);
     }
 }
 

@@ -19,6 +19,8 @@ use certsource_rustls::rustls::{
 use certsource_rustls::{ClientTls, Probe, default_provider};
 use certsource_testkit::{Ca, Issued, KubeletDir};
 
+/// Nobody is given this port by port 0. One that was free a moment ago may be another test's now.
+const NOBODY: ([u8; 4], u16) = ([127, 0, 0, 1], 1);
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
 
 /// A server that shakes hands, one connection at a time, for as long as the test runs.
@@ -109,8 +111,7 @@ fn it_takes_no_longer_than_it_may() {
     let error = probe(silent.local_addr().unwrap()).timeout(limit).handshake(&trust_only(&ca)).unwrap_err();
     assert_eq!(error.reason(), Reason::TimedOut, "{error}");
     assert!(begun.elapsed() >= limit && begun.elapsed() < Duration::from_secs(10));
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    assert_eq!(probe(closed).handshake(&trust_only(&ca)).unwrap_err().reason(), Reason::Io);
+    assert_eq!(probe(NOBODY.into()).handshake(&trust_only(&ca)).unwrap_err().reason(), Reason::Io);
     assert!(Probe::new(ClientTls::new().unwrap(), "no host", 1).is_err());
     Probe::new(ClientTls::new().unwrap(), "[::1]", 1).unwrap();
 }
@@ -155,9 +156,8 @@ fn it_guards_what_is_served_and_no_withdrawal() {
 fn what_failed_is_asked_again() {
     let (ca, other) = (Ca::new("ca"), Ca::new("other"));
     let dir = KubeletDir::new(ca.issue("client")).unwrap();
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let reloader =
-        Reloader::builder(Files::kubernetes(dir.path())).gate(Recorded(probe(closed))).hub(Hub::new());
+    let reloader = Reloader::builder(Files::kubernetes(dir.path())).gate(Recorded(probe(NOBODY.into())));
+    let reloader = reloader.hub(Hub::new());
     let reloader = reloader.start().unwrap();
     dir.swap(other.issue("client")).unwrap();
     reloader.reload_blocking().unwrap_err();

@@ -58,7 +58,11 @@ pub(crate) fn send(
     async move {
         if request.as_ref().is_ok_and(|request| request.version() == Version::HTTP_3) {
             // Its connections would pass by everything that is done here. That client fails, and says why.
-            return Box::pin(client.drafts.execute(request?)).await;
+            let failing = match request {
+                Ok(request) => client.drafts.execute(request),
+                Err(error) => return Err(error),
+            };
+            return failing.await;
         }
         let mut course = match &mut request {
             // Where it is: moved into the course it would be here twice.
@@ -77,15 +81,15 @@ pub(crate) fn send(
             // Ends the ticket, also when this future is dropped.
             let open = Open(ticket);
             let attempt = course.attempt(&lane, &open.0);
-            let result = until_retired(attempt, Leaving::new(course, &lane), &open.0).await;
-            let next = match result {
+            // The result is gone before the next `await`: else this future would have room for it as well.
+            let rest = match until_retired(attempt, Leaving::new(course, &lane), &open.0).await {
                 Some(Some(Ok(mut response))) if course.is_plain(&lane, &response) => {
                     mark(&lane, &mut response);
                     return Ok(response);
                 }
-                result => Box::pin(course.after(lane, open, read_by, result)).await,
+                result => Box::pin(course.after(lane, open, read_by, result)),
             };
-            if let Next::Done(result) = next {
+            if let Next::Done(result) = rest.await {
                 return result;
             }
         }
@@ -576,6 +580,16 @@ mod tests {
         fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
             self.1.as_deref().map(|cause| cause as _)
         }
+    }
+
+    /// It is moved twice before it is polled, into the caller's future and with that: what it has room for is copied each time.
+    #[cfg(target_pointer_width = "64")]
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        fn size<F>(_: impl FnOnce(Arc<Inner>, Result<Request, reqwest::Error>) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(size(send) <= 2 * size_of::<Request>() + 64, "{} bytes", size(send));
     }
 
     #[test]

@@ -70,6 +70,11 @@ pub(crate) fn cells(workspace: &Workspace, keep_going: bool) -> Result<Vec<Cell>
         for (_, selection) in FORGIVING.into_iter().filter(|(name, _)| *name == package.name) {
             cells.push(strict_cell(package, selection, keep_going)?);
         }
+        for target in package.targets_of("test") {
+            if read_header(target)?.is_for_release {
+                cells.push(release_cell(package, target));
+            }
+        }
         if let Some(library) = package.library() {
             if scan::has_doctests(&library.src_path.with_file_name(""))? {
                 cells.push(doctest_cell(package));
@@ -279,6 +284,19 @@ fn strict_cell(package: &Package, selection: Selection, keep_going: bool) -> Res
     })
 }
 
+/// A test that sees more in what users are given: a debug build leaves copies on the stack that it can not look for.
+fn release_cell(package: &Package, target: &Target) -> Cell {
+    let arguments =
+        ["test", "--release", "--package", &package.name, "--all-features", "--test", &target.name];
+    Cell {
+        name: format!("{}/{}/release", short(package), target.name),
+        needs: Vec::new(),
+        work: Work::Run(Step::cargo(arguments)),
+        judge: Judge::Tests,
+        covers: None,
+    }
+}
+
 fn is_forgiving(target: &Target) -> Result<bool> {
     let text = read(target)?;
     Ok(FORGIVES.iter().any(|call| text.contains(call)))
@@ -303,6 +321,8 @@ struct Header {
     needs: Vec<Tool>,
     /// `//! cell: build`: an example that does not end by itself, or wants arguments.
     build_only: bool,
+    /// `//! cell: release`: a test that is run once more as it is built for release, with all features.
+    is_for_release: bool,
     /// `//! features: ring aws-lc-rs`: an end-to-end test that is run once with each of these, and without the others.
     features: Vec<String>,
 }
@@ -328,7 +348,8 @@ fn header(text: &str) -> Result<Header> {
         } else if let Some(how) = line.trim().strip_prefix("cell:") {
             match how.trim() {
                 "build" => header.build_only = true,
-                other => bail!("`cell: {other}` means nothing; there is only `cell: build`"),
+                "release" => header.is_for_release = true,
+                other => bail!("`cell: {other}` means nothing; there are `cell: build` and `cell: release`"),
             }
         }
     }
@@ -364,6 +385,15 @@ mod tests {
     fn an_example_may_ask_to_be_built_only() {
         assert!(header("//! Serves for ever.\n//! cell: build\n").unwrap().build_only);
         assert!(header("//! cell: skip\n").is_err());
+    }
+
+    #[test]
+    fn a_test_may_ask_to_be_run_as_it_is_built_for_release() {
+        assert!(header("//! Memory.\n//! cell: release\n").unwrap().is_for_release);
+        let cells = cells(&Workspace::members_only().unwrap(), true).unwrap();
+        let wiped = cells.iter().find(|cell| cell.name == "certsource/wiped/release").unwrap();
+        let Work::Run(step) = &wiped.work else { panic!("it runs cargo") };
+        assert!(format!("{step:?}").contains("--release"), "{step:?}");
     }
 
     #[test]

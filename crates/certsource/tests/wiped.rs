@@ -1,7 +1,8 @@
 //! Key bytes are wiped: what this crate read of a private key is nowhere in the memory of the process once the key is
 //! dropped, and never there when reading it failed.
 //!
-//! Every test searches the memory of a process of its own: [`memory_support`].
+//! Every test searches the memory of a process of its own: [`memory_support`]. Its stack is searched in a build for release.
+//! cell: release
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "only tests live here")]
 

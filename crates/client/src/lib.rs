@@ -32,6 +32,7 @@ mod served;
 mod sync;
 mod ticket;
 mod trace;
+mod unread;
 mod unsaved;
 mod waiting;
 

@@ -12,12 +12,13 @@
 #![allow(clippy::print_stdout, reason = "the counts are a result")]
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use certsource_client::{Client, Files, Policy, Retire, detect};
 use certsource_testkit::{Ca, Issued, KubeletDir, TestDir};
 use certsource_tests::clients::answer;
 use certsource_tests::load::{Call, Load};
+use certsource_tests::orderly::LINGER;
 use certsource_tests::server::Server;
 use certsource_tests::{BOUND, size, whole};
 use rustls::crypto::ring;
@@ -305,8 +306,14 @@ async fn the_server_reads_on_until_its_client_has_closed() {
         }
     };
     tokio::time::timeout(BOUND, ended).await.unwrap();
+    let ended = Instant::now();
     for _ in 0..10 {
-        stream.write_all(&PONG).await.unwrap();
-        stream.flush().await.unwrap();
+        let sent = async {
+            stream.write_all(&PONG).await?;
+            stream.flush().await
+        };
+        if let Err(error) = sent.await {
+            assert!(ended.elapsed() > LINGER, "{error} after {:?}", ended.elapsed());
+        }
     }
 }

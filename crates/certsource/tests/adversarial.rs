@@ -5,13 +5,17 @@
 //! no files (`files_special`), and the cost of encrypted keys with a password (`key_password`).
 #![allow(clippy::unwrap_used, reason = "only tests live here")]
 
+mod spent_support;
+
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use certsource::files::{KeyPermissions, Limits};
 use certsource::{Error, Files, Material, Reason, Source as _};
 use certsource_testkit::{Ca, Issued, TestDir};
+
+use spent_support::spent;
 
 /// The most that any of these may take. Without the optimizer all of it takes ten times as long.
 const BOUND: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 1 });
@@ -60,12 +64,6 @@ impl Scene {
     }
 }
 
-/// The processor time of this thread, where the kernel tells it: other work on the machine does not count.
-fn spent() -> Option<Duration> {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    stat.split(' ').next()?.parse().ok().map(Duration::from_nanos)
-}
-
 /// What a terminal or a log acts on.
 fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{202e}' | '\u{200b}' | '\u{feff}')
@@ -79,13 +77,14 @@ fn is_hostile(c: char) -> bool {
 /// Loads, shows everything there is to show, and holds what is true of every source.
 #[track_caller]
 fn load(name: &str, mut files: Files) -> Result<Arc<Material>, Error> {
-    let (begin, before) = (Instant::now(), spent());
-    let mut loaded = None;
-    let used = allocation_counter::measure(|| loaded = Some(files.load())).bytes_max;
-    let loaded = loaded.unwrap();
-    let most = MEMORY + 2 * bytes_of(&files).min(Limits::default().file_bytes);
-    assert!(used <= most, "{name}: {used} bytes of memory, more than {most}");
-    let (shown, debug) = match &loaded {
+    let (loaded, took_to_load) = spent(|| {
+        let mut loaded = None;
+        let used = allocation_counter::measure(|| loaded = Some(files.load())).bytes_max;
+        let most = MEMORY + 2 * bytes_of(&files).min(Limits::default().file_bytes);
+        assert!(used <= most, "{name}: {used} bytes of memory, more than {most}");
+        loaded.unwrap()
+    });
+    let ((shown, debug), took_to_show) = spent(|| match &loaded {
         Ok(material) => {
             let certificates = material.certificates().map(|(_, c)| c.inspection().to_string());
             let crls = material.crls().into_iter().flatten().map(|crl| crl.inspection().issuer().to_owned());
@@ -98,11 +97,8 @@ fn load(name: &str, mut files: Files) -> Result<Arc<Material>, Error> {
             assert!(length <= LONGEST, "{name}: {length} bytes: {:.1000}", error.message());
             (error.to_string(), format!("{error:?}"))
         }
-    };
-    let took = match (before, spent()) {
-        (Some(before), Some(after)) => after - before,
-        _ => begin.elapsed(),
-    };
+    });
+    let took = took_to_load + took_to_show;
     assert!(took < BOUND, "{name}: {took:?}");
     assert!(!shown.contains(is_hostile), "{name}: {:?}", shown.chars().find(|c| is_hostile(*c)));
     assert!(!debug.contains(is_control), "{name}: {:?}", debug.chars().find(|c| is_control(*c)));

@@ -169,7 +169,7 @@ fn a_source_is_followed() {
 fn a_source_that_is_stale() {
     let issued = Ca::new("a").issue("one");
     let volume = KubeletDir::new(&issued).unwrap();
-    let args = ["--interval=50ms", "--max-stale=1s", "--kubernetes"].map(OsStr::new);
+    let args = ["--interval=50ms", "--max-stale=3s", "--kubernetes"].map(OsStr::new);
     let exporter = Exporter::start(&[&args[..], &[volume.path().as_os_str()]].concat());
     let is = |name: &'static str, wanted: f64| {
         move |text: &str| value(text, name, &["source=\"followed\""]) == Some(wanted)

@@ -425,7 +425,7 @@ mod reactions {
         let pid = dir.join("pid");
         // The shell's child must go too.
         let hook = script(&dir, "sleep 600 & echo $! >\"$1.tmp\"; mv \"$1.tmp\" \"$1\"; wait");
-        let mut watch = watching(&volume, words([&"--exec-timeout", &"300ms", &"--exec", &hook, &pid]));
+        let mut watch = watching(&volume, words([&"--exec-timeout", &"3s", &"--exec", &hook, &pid]));
         watch.event("loaded");
         volume.swap(ca.issue("localhost")).unwrap();
         let failed = watch.event("exec_failed");

@@ -63,8 +63,8 @@ fn what_nobody_can_confirm_is_stale_until_it_is_whole_again() {
     let volume = KubeletDir::new(&issued).unwrap();
     let path = volume.path().to_str().unwrap();
     let mut patient = watching(volume.path(), &[]);
-    let mut watch = watching(volume.path(), &["--max-stale=1s"]);
-    let mut text = Running::start(["watch", "--interval=50ms", "--max-stale=1s", "--kubernetes", path]);
+    let mut watch = watching(volume.path(), &["--max-stale=3s"]);
+    let mut text = Running::start(["watch", "--interval=50ms", "--max-stale=3s", "--kubernetes", path]);
     for watch in [&mut patient, &mut watch] {
         watch.event("loaded");
     }
@@ -74,7 +74,7 @@ fn what_nobody_can_confirm_is_stale_until_it_is_whole_again() {
     assert_ts(&stale);
     assert_eq!((&stale["reason"], &stale["cause"]), (&"stale".into(), &"malformed".into()), "{stale}");
     assert_eq!((&stale["generation"], &stale["serving"]), (&1.into(), &0.into()), "{stale}");
-    assert_eq!((&stale["origin"], &stale["max_stale_seconds"]), (&path.into(), &1.0.into()), "{stale}");
+    assert_eq!((&stale["origin"], &stale["max_stale_seconds"]), (&path.into(), &3.0.into()), "{stale}");
     assert!(stale["since"].as_str().unwrap() < stale["ts"].as_str().unwrap(), "{stale}");
     let line = std::iter::repeat_with(|| text.line()).find(|line| line.contains(" stale ")).unwrap();
     assert!(

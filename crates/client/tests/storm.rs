@@ -26,8 +26,16 @@ const STORM: Duration = Duration::from_secs(3);
 const MOST: usize = 4 + 3;
 /// A good host is served at once. Of many answers half are, whatever else the machine does.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// After this a look is given up: whoever waited for one that hangs would wait so long.
-const GIVEN_UP: Duration = Duration::from_secs(3);
+/// Whoever waits for a look that hangs waits so long at the most: far longer than a busy machine makes anyone wait.
+const GIVEN_UP: Duration = Duration::from_secs(12);
+
+/// That a good host was served at once.
+fn at_once(mut answers: Vec<Duration>) {
+    answers.sort();
+    let (median, slowest) = (answers[answers.len() / 2], answers[answers.len() - 1]);
+    // Many handshakes at a time on one thread: on a busy machine one answer in a while is late, and no look is why.
+    assert!(median < AT_ONCE && slowest < GIVEN_UP, "{answers:?}");
+}
 
 #[tokio::test]
 async fn fifty_bad_hosts_beside_a_good_one() {
@@ -36,7 +44,7 @@ async fn fifty_bad_hosts_beside_a_good_one() {
     let strange = stranger.issue("localhost");
     let dir = KubeletDir::new(&leaf).unwrap();
     let (plain, reads) = counting(&dir);
-    let client = plain.build().await.unwrap();
+    let client = plain.reactive_timeout(GIVEN_UP).build().await.unwrap();
     let at_start = reads.load(Ordering::SeqCst);
     let good = Server::start(Tls::of(&leaf)).await;
     let mut bad = Vec::new();
@@ -58,11 +66,8 @@ async fn fifty_bad_hosts_beside_a_good_one() {
         }
     }
     let (looks, elapsed) = (reads.load(Ordering::SeqCst) - at_start, begun.elapsed());
-    answers.sort();
-    let (median, slowest) = (answers[answers.len() / 2], answers[answers.len() - 1]);
     println!("{failures} failures, {looks} looks in {elapsed:?}; the good host's answers: {answers:?}");
-    // Fifty handshakes at a time on one thread: on a busy machine one answer in a while is late, and no look is why.
-    assert!(median < AT_ONCE && slowest < GIVEN_UP, "{answers:?}");
+    at_once(answers);
     assert!(failures >= 50);
     let most = MOST + usize::try_from((elapsed - STORM).as_secs()).unwrap();
     assert!((1..=most).contains(&looks), "{looks} looks for {failures} failures in {elapsed:?}");
@@ -103,7 +108,7 @@ async fn a_host_that_always_breaks_the_connection_after_our_certificate() {
         let leaf = ca.issue("localhost");
         let dir = KubeletDir::new(ca.issue("client")).unwrap();
         let (plain, reads) = counting(&dir);
-        let client = plain.build().await.unwrap();
+        let client = plain.reactive_timeout(GIVEN_UP).build().await.unwrap();
         let at_start = reads.load(Ordering::SeqCst);
         let (clients, versions) = ([&ca], [version]);
         let tls = || Tls::of(&leaf).clients(&clients).versions(&versions).http(Http::One);
@@ -111,7 +116,7 @@ async fn a_host_that_always_breaks_the_connection_after_our_certificate() {
         let good = Server::start(tls()).await;
         let url = format!("https://localhost:{}/", address.port());
         let begun = Instant::now();
-        let mut failures = 0;
+        let (mut failures, mut answers) = (0, Vec::new());
         while begun.elapsed() < STORM {
             let storm: Vec<_> = [Method::GET, Method::PUT, Method::POST]
                 .into_iter()
@@ -121,7 +126,7 @@ async fn a_host_that_always_breaks_the_connection_after_our_certificate() {
                 .collect();
             let asked = Instant::now();
             client.get(good.url("/")).send().await.unwrap();
-            assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
+            answers.push(asked.elapsed());
             for request in storm {
                 let error = soon(request).await.unwrap().unwrap_err();
                 assert!(error.is_request() && !error.is_connect() && !error.is_body(), "{error:?}");
@@ -129,6 +134,7 @@ async fn a_host_that_always_breaks_the_connection_after_our_certificate() {
                 failures += 1;
             }
         }
+        at_once(answers);
         // One for each: none was sent again, by a look that found nothing.
         assert_eq!(broken.load(Ordering::SeqCst), failures);
         let (looks, elapsed) = (reads.load(Ordering::SeqCst) - at_start, begun.elapsed());

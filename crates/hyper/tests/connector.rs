@@ -108,6 +108,16 @@ async fn a_late_ticket_is_not_used() {
 /// Many connects to a host that is simply bad cost few looks, and none that a good host needs.
 #[tokio::test]
 async fn a_bad_host_spends_no_look_that_a_good_one_needs() {
+    for _ in 0..5 {
+        if a_bad_host_beside_a_good_one().await {
+            return;
+        }
+    }
+    panic!("this machine stands still for a second, each time");
+}
+
+/// `false`: it took so long that the bad host may ask for a look again.
+async fn a_bad_host_beside_a_good_one() -> bool {
     let (ca, stranger, next) = (Ca::new("CA"), Ca::new("stranger"), Ca::new("next"));
     let bad = Bare::start(server_config(&stranger.issue("localhost"), &[], &TLS, HTTP1)).await;
     let good = Bare::start(server_config(&next.issue("localhost"), &[], &TLS, HTTP1)).await;
@@ -127,9 +137,15 @@ async fn a_bad_host_spends_no_look_that_a_good_one_needs() {
         soon(connect(&connector, &bad.uri())).await.unwrap_err().kind(),
         ConnectErrorKind::ServerCertificate
     );
-    assert_eq!(files.reloader.current().number(), 1, "it asks for nothing while it pauses");
+    let number = files.reloader.current().number();
+    // It asked at the start at the earliest, a second later, and may do so two seconds after that.
+    if begun.elapsed() >= Duration::from_secs(3) {
+        return false;
+    }
+    assert_eq!(number, 1, "it asks for nothing while it pauses");
     soon(connect(&connector, &good.uri())).await.unwrap();
     assert_eq!(files.reloader.current().number(), 2);
+    true
 }
 
 #[tokio::test]
@@ -232,13 +248,14 @@ async fn what_is_spoken_is_agreed_on() {
 async fn errors_have_a_kind() {
     let (ca, other) = (Ca::new("CA"), Ca::new("other"));
     let files = Followed::new(&[&ca], &other.issue("client"));
-    let connector =
-        Connector::builder(&files.reloader).handshake_timeout(Duration::from_millis(300)).build().unwrap();
+    let connector = Connector::builder(&files.reloader).build().unwrap();
     let kind = async |uri: &http::Uri| soon(connect(&connector, uri)).await.unwrap_err().kind();
+    let hasty = Connector::builder(&files.reloader).handshake_timeout(Duration::from_millis(300));
+    let hasty = hasty.build().unwrap();
 
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("https://localhost:{}", silent.local_addr().unwrap().port()).parse().unwrap();
-    assert_eq!(kind(&uri).await, ConnectErrorKind::TimedOut);
+    assert_eq!(soon(connect(&hasty, &uri)).await.unwrap_err().kind(), ConnectErrorKind::TimedOut);
     // Nobody is given this port by port 0. One that was free a moment ago may be another test's now.
     assert_eq!(kind(&http::Uri::from_static("https://localhost:1/")).await, ConnectErrorKind::Connect);
     assert_eq!(kind(&http::Uri::from_static("http://localhost/")).await, ConnectErrorKind::Uri);

@@ -118,7 +118,7 @@ async fn below_axum_slow_peers_stall_nobody() {
 async fn tonics_own_server_with_the_guard_and_a_deadline() {
     let (ca, gone) = (Ca::new("CA"), Ca::new("gone"));
     let files = Followed::new(&[&ca, &gone], &ca.issue("localhost"));
-    let listener = listener(&files, |builder| builder.drain(Duration::from_millis(300))).await;
+    let listener = listener(&files, |builder| builder.drain(Duration::from_secs(3))).await;
     let address = listener.local_addr().unwrap();
     tokio::spawn(
         tonic::transport::Server::builder()

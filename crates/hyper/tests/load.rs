@@ -196,7 +196,8 @@ fn channel(scene: &Scene, address: SocketAddr) -> Resend<Follow<Channel>> {
     Resend::new(Follow::new(derived.unwrap()))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+/// On one thread, as HTTP/2 is with axum: hyper may lose a request when its connection ends on another one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn tonic_unary() {
     let scene = Scene::new();
     let (listener, address) = scene.listener().await;
@@ -219,7 +220,7 @@ async fn tonic_unary() {
 
 /// Streams that live for a hundred messages, and so span several rotations. What is counted as a request is a message that
 /// came back, and the opening and the end of a stream.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn tonic_streaming() {
     let scene = Scene::new();
     let (listener, address) = scene.listener().await;

@@ -366,27 +366,28 @@ async fn a_drain_deadline_cuts_and_nothing_else_does() {
     let ca = Ca::new("CA");
     let files = Followed::new(&[&ca], &ca.issue("localhost"));
     let release = Arc::new(tokio::sync::Notify::new());
-    let app = || {
-        let release = Arc::clone(&release);
+    let [first, second] = [(); 2].map(|()| Arc::new(tokio::sync::Notify::new()));
+    let app = |begun: &Arc<tokio::sync::Notify>| {
+        let (begun, release) = (Arc::clone(begun), Arc::clone(&release));
         Router::new().route(
             "/",
             get(move || async move {
+                begun.notify_one();
                 release.notified().await;
                 "slow"
             }),
         )
     };
     let drain = Duration::from_millis(400);
-    let cut = start(builder(&files).drain(drain), app()).await;
-    let patient = start(builder(&files), app()).await;
+    let cut = start(builder(&files).drain(drain), app(&first)).await;
+    let patient = start(builder(&files), app(&second)).await;
     let client = config(&ca, Some(&ca.issue("client")), &TLS, HTTP1);
     let asked = |address| {
         let client = Arc::clone(&client);
         tokio::spawn(async move { ask(&client, address).await })
     };
     let (short, long) = (asked(cut), asked(patient));
-    // Both have begun when both handlers wait: each needs one permit, and takes it when there is one.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    soon(async { tokio::join!(first.notified(), second.notified()) }).await;
     let begun = Instant::now();
     files.set(&[&ca], &ca.issue("localhost")).await;
     let error = soon(short).await.unwrap().unwrap_err();

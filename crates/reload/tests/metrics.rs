@@ -221,7 +221,7 @@ fn nothing_is_served_while_nobody_can_confirm_it() {
     let path = dir.write("ca.pem", ca.certificate_pem()).unwrap();
     let reloader = Reloader::builder(Files::trust(&path))
         .every(Duration::from_millis(50))
-        .max_stale(Duration::from_millis(200))
+        .max_stale(Duration::from_secs(2))
         .on_failure(|_| ())
         .start()
         .unwrap();

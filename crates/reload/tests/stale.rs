@@ -16,7 +16,8 @@ use certsource_testkit::Ca;
 
 use support::*;
 
-const LIMIT: Duration = Duration::from_secs(1);
+/// A machine that stands still for a second must not look like files that nobody can confirm.
+const LIMIT: Duration = Duration::from_secs(3);
 
 fn closing() -> Policy {
     let mut policy = Policy::every(100 * MS);
@@ -124,7 +125,7 @@ fn a_disk_that_hangs_closes_it_in_time_whatever_the_deadline_and_the_same_conten
         hangs.store(true, Ordering::SeqCst);
         let EventKind::Stale(stale) = next(&events, "stale").kind else { unreachable!() };
         let took = begun.elapsed();
-        assert!(took < Duration::from_secs(5), "in time, and not at the deadline: {took:?}");
+        assert!(took < LIMIT + Duration::from_secs(4), "in time, and not at the deadline: {took:?}");
         assert_eq!(stale.error.unwrap().reason(), Reason::TimedOut);
         assert!(derived.get().is_err() && reloader.status().stale);
         hold.release();

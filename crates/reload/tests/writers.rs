@@ -36,7 +36,7 @@ const RESTS: &[usize] = &[1, 2, 25, 50, 75, 100];
 /// Between two steps of a writer that is at work; so its states can be met, and it is far below the settle time.
 const STEP: Duration = Duration::from_millis(20);
 /// Between two files of one writer, or two writes: long enough that the reader meets what stands meanwhile, also where that
-/// looks whole, and a quarter of the settle time.
+/// looks whole, and an eighth of the settle time.
 const GAP: Duration = Duration::from_millis(500);
 
 /// A row that is all others, performed on an overlay. Of it a network file system is not here, which needs a server: the simulator's disk

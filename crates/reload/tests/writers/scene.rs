@@ -26,7 +26,7 @@ const BOUND: Duration = Duration::from_secs(50);
 /// So long nothing more may be told after a writer is done. Looks come several times within it.
 const QUIET: Duration = Duration::from_secs(1);
 /// Two contents that each look whole are further apart than this only if the machine stops for so long.
-const SETTLE: Duration = Duration::from_secs(2);
+const SETTLE: Duration = Duration::from_secs(4);
 const INTERVAL: Duration = Duration::from_millis(200);
 /// Invariant 5, and a second for a machine that is busy. Less than what a change takes that no look tells of: the first read of
 /// it comes 2 s after the last change, and the second a settle time later.

@@ -301,6 +301,79 @@ fn withdraw_now_ends_it_and_covers_what_its_own_read_finds() {
     assert_eq!(served(&world), 2);
 }
 
+/// A read that is to begin, of a look that was made before, answers it only when the overlap is over.
+#[test]
+fn withdraw_now_between_a_look_and_its_read_ends_the_overlap_before_it_is_answered() {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    for source_is_broken in [false, true] {
+        let mut world = accept(trust(&[&old]), overlapping(1000 * SEC));
+        world.push(Arrival::Swapped, trust(&[&new]));
+        assert_eq!(served(&world), 2);
+        world.told();
+        if source_is_broken {
+            world.change(Arrival::Unknown, broken(Reason::NotFound));
+        } else {
+            world.change(Arrival::Unknown, trust(&[&new]));
+        }
+        world.driver.wake(world.now);
+        // The look, and no more.
+        assert!(world.driver.step(|| world.now).is_none());
+        let ticket = world.driver.withdraw_now(world.now);
+        world.pass(10 * SEC);
+        let told = world.told();
+        let answer = if source_is_broken { "not_found" } else { "3" };
+        let at = |wanted: &str| told.iter().position(|told| told.ends_with(wanted));
+        let (ended, answered) = (at("generation 3"), at(&format!("concluded {ticket} {answer}")));
+        assert!(ended.is_some() && answered.is_some() && ended < answered, "{told:?}");
+        assert_eq!(served(&world), 1);
+    }
+}
+
+/// What ends by time while new content has to stand still takes nothing from that, and answers nobody who waits for it.
+#[test]
+fn an_overlap_that_ends_while_content_settles_does_not_make_it_forgotten() {
+    let (old, new, newer) = (Ca::new("old"), Ca::new("new"), Ca::new("newer"));
+    for is_asked in [false, true] {
+        let mut policy = overlapping(100 * SEC);
+        policy.interval = 1000 * SEC;
+        let mut world = accept(trust(&[&old]), policy);
+        world.push(Arrival::Swapped, trust(&[&new]));
+        world.pass(99 * SEC + 900 * MS);
+        world.told();
+        world.push(Arrival::Unknown, trust(&[&newer]));
+        let ticket = is_asked.then(|| world.driver.demand(world.now));
+        world.pass(30 * SEC);
+        let told = world.told();
+        // The end of the first overlap, then the content with an overlap of its own.
+        assert_eq!(&told[..2], ["generation 3", "generation 4"], "{told:?}");
+        let answered: Vec<_> = ticket.iter().map(|ticket| format!("concluded {ticket} 4")).collect();
+        assert_eq!(told[2..], answered);
+        assert_eq!(served(&world), 2);
+    }
+}
+
+/// Where the end can not be used, nobody is told that all is well.
+#[test]
+fn withdraw_now_whose_end_can_not_be_used_is_answered_by_an_error() {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    let mut is_first = true;
+    let mut world = World::with(trust(&[&old]), overlapping(1000 * SEC), move |candidate| {
+        let is_end = candidate.material.trust().unwrap().len() == 1 && !std::mem::take(&mut is_first);
+        if is_end {
+            Verdict::Unusable(certsource::Error::new(Reason::Rejected, "no"))
+        } else {
+            Verdict::Accept
+        }
+    });
+    world.push(Arrival::Swapped, trust(&[&new]));
+    world.told();
+    let ticket = world.driver.withdraw_now(world.now);
+    world.pass(5 * SEC);
+    assert_eq!(served(&world), 2);
+    let told = world.told();
+    assert!(told.contains(&format!("concluded {ticket} rejected")), "{told:?}");
+}
+
 #[test]
 fn an_overlap_ends_although_the_source_is_broken_and_that_goes_on_being_told() {
     let (old, new) = (Ca::new("old"), Ca::new("new"));

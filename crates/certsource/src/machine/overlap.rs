@@ -107,7 +107,7 @@ impl Machine {
         ends.min().map(|end| self.withdrawn.retry.map_or(*end, |retry| retry.max(*end)))
     }
 
-    /// At rest: an overlap that is over is ended, whatever else is wrong with the source.
+    /// While nothing is out: an overlap that is over is ended, whatever else is wrong with the source.
     pub(super) fn end_overlap(&mut self, now: Now) -> bool {
         if self.overlap_ends().is_none_or(|end| end > now.mono) {
             return false;
@@ -117,6 +117,22 @@ impl Machine {
         let trouble = self.trouble.as_ref().map(|trouble| trouble.error.clone());
         self.step = Step::JudgeNext(Arc::clone(&current.plain), trouble);
         true
+    }
+
+    /// Whether this is what was read long ago, and only an overlap ends with it.
+    pub(super) fn is_end_of_overlap(&self, plain: &Arc<Material>) -> bool {
+        self.is_overlapping()
+            && self.current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.plain, plain))
+    }
+
+    /// Why [`Machine::withdraw_now`], which is about to be answered, did not end what overlapped.
+    pub(super) fn withdrawal_failed(&self) -> Option<Error> {
+        let is_asked = self.is_strict() && self.covering >= self.withdrawn.strict;
+        (is_asked && self.is_overlapping()).then(|| {
+            let what =
+                "withdrawn anchors are still trusted, because the material without them could not be used";
+            Error::new(Reason::Rejected, format!("{what}; it is tried again")).of(self.origin.clone())
+        })
     }
 
     /// The steps back from what is served to `material`.

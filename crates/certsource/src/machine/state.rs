@@ -83,9 +83,9 @@ pub struct Machine {
     pub(super) withdrawn: Withdrawn,
     /// Demands made, and those that the read in progress covers.
     pub(super) demands: u64,
-    covering: u64,
+    pub(super) covering: u64,
     pub(super) concluded: u64,
-    origin: Origin,
+    pub(super) origin: Origin,
     pub(super) policy: Policy,
 }
 
@@ -138,8 +138,9 @@ impl Machine {
         if self.out_since.is_some() {
             return Todo::Wait(None);
         }
-        let is_at_rest = matches!(self.step, Step::Rest(_));
-        if is_at_rest && self.end_overlap(now) {
+        // Also before a read: who asked for the end must not have the answer of that read first.
+        let may_end = matches!(self.step, Step::Rest(_) | Step::ReadNext);
+        if may_end && self.end_overlap(now) {
             // What is withdrawn waits for no look.
         } else if let Step::Rest(until) = self.step {
             let woken = self.woken.then(|| self.pace.earliest(now.mono));
@@ -547,9 +548,11 @@ impl Machine {
     }
 
     fn conclude_current(&mut self) {
-        if let Some(number) = self.current.as_ref().map(|current| current.number) {
-            self.conclude(Ok(number));
-        }
+        let Some(number) = self.current.as_ref().map(|current| current.number) else { return };
+        self.conclude(match self.withdrawal_failed() {
+            Some(error) => Err(error),
+            None => Ok(number),
+        });
     }
 
     fn conclude(&mut self, result: Result<u64, Error>) {

@@ -38,8 +38,11 @@ impl Machine {
             Verdict::Unusable(error) if candidate.degraded.is_some() => self.fail(now, error, None),
             Verdict::Unusable(error) => {
                 let pause = self.trouble.as_ref().map_or(self.policy.backoff, |trouble| trouble.pause);
+                let must_read = self.must_read && self.is_end_of_overlap(plain);
                 self.refuse(now, material, error, Some(now.mono + pause), None);
                 self.lengthen_pause(pause);
+                // What was followed is not what was refused here.
+                self.must_read |= must_read;
             }
         }
     }
@@ -60,6 +63,12 @@ impl Machine {
         }
         if !self.is_stale() && self.is_served_already(now, &material, plain) {
             return self.unchanged(now);
+        }
+        if self.is_end_of_overlap(plain) {
+            self.publish(now, material, plain, None);
+            // Nothing was read. Content that has to stand still is followed on, and who waits for it has no answer yet.
+            self.step = Step::Rest(if self.must_read { now.mono } else { self.next_look(now) });
+            return;
         }
         if let Err((error, valid_from)) = self.check_policy(now, candidate) {
             let wait = valid_from.map(|from| from.duration_since(now.wall).unwrap_or_default());

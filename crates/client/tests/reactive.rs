@@ -263,10 +263,12 @@ async fn a_server_that_is_simply_bad() {
     }
     // One may be late on a busy machine.
     answers.sort();
-    assert!(answers[answers.len() / 2] < Duration::from_secs(1), "{answers:?}");
+    assert!(answers[(answers.len() - 1) / 2] < Duration::from_secs(1), "{answers:?}");
     let looks = reads.load(Ordering::SeqCst) - at_start;
     assert!(failures >= 40, "{failures} requests in 3 s");
-    assert!((1..=4).contains(&looks), "{looks} looks for {failures} failures");
+    // One at the start, and one a second at the most.
+    let most = 2 + usize::try_from(begun.elapsed().as_secs()).unwrap();
+    assert!((1..=most).contains(&looks), "{looks} looks for {failures} failures");
 
     // The bad host did not spend the look that the good one needs now.
     let next = Ca::new("next");

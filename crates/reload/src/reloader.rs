@@ -78,7 +78,8 @@ impl Reloader {
     /// hold.
     ///
     /// # Errors
-    /// Why the source could not be followed. What overlapped is gone all the same.
+    /// Why the source could not be followed. What overlapped is gone all the same, but for two cases: while a look or a read hangs it
+    /// goes when that comes back, and where the material without it can not be used that is tried again.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing; the withdrawal goes on.

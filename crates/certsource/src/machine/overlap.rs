@@ -26,8 +26,10 @@ pub(super) struct Withdrawn {
     gone: BTreeMap<Fingerprint, Instant>,
     /// Until this demand is concluded, nothing is kept.
     strict: u64,
-    /// Ending an overlap may fail; it is tried again, but not at once.
-    retry: Option<Instant>,
+    /// Ending an overlap may fail; it is tried again, but not at once. None once something was published.
+    pub(super) retry: Option<Instant>,
+    /// What was handed out last is the judgement of an end: of what was read long ago, and nothing that the source holds now.
+    pub(super) is_ending: bool,
 }
 
 impl Machine {
@@ -35,6 +37,8 @@ impl Machine {
     /// either. The answer is [`Told::Concluded`] with this ticket or a later one.
     pub fn withdraw_now(&mut self, now: Now) -> u64 {
         self.withdrawn.until.values_mut().for_each(|until| *until = now.mono.min(*until));
+        // One that failed is tried once more before this is answered.
+        self.withdrawn.retry = None;
         self.withdrawn.strict = self.demand(now);
         self.withdrawn.strict
     }
@@ -117,12 +121,6 @@ impl Machine {
         let trouble = self.trouble.as_ref().map(|trouble| trouble.error.clone());
         self.step = Step::JudgeNext(Arc::clone(&current.plain), trouble);
         true
-    }
-
-    /// Whether this is what was read long ago, and only an overlap ends with it.
-    pub(super) fn is_end_of_overlap(&self, plain: &Arc<Material>) -> bool {
-        self.is_overlapping()
-            && self.current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.plain, plain))
     }
 
     /// Why [`Machine::withdraw_now`], which is about to be answered, did not end what overlapped.

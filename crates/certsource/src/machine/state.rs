@@ -140,7 +140,8 @@ impl Machine {
         }
         // Also before a read: who asked for the end must not have the answer of that read first.
         let may_end = matches!(self.step, Step::Rest(_) | Step::ReadNext);
-        if may_end && self.end_overlap(now) {
+        self.withdrawn.is_ending = may_end && self.end_overlap(now);
+        if self.withdrawn.is_ending {
             // What is withdrawn waits for no look.
         } else if let Step::Rest(until) = self.step {
             let woken = self.woken.then(|| self.pace.earliest(now.mono));

@@ -38,7 +38,7 @@ impl Machine {
             Verdict::Unusable(error) if candidate.degraded.is_some() => self.fail(now, error, None),
             Verdict::Unusable(error) => {
                 let pause = self.trouble.as_ref().map_or(self.policy.backoff, |trouble| trouble.pause);
-                let must_read = self.must_read && self.is_end_of_overlap(plain);
+                let must_read = self.must_read && self.withdrawn.is_ending;
                 self.refuse(now, material, error, Some(now.mono + pause), None);
                 self.lengthen_pause(pause);
                 // What was followed is not what was refused here.
@@ -51,7 +51,7 @@ impl Machine {
         let material = Arc::clone(&candidate.material);
         if let Some(error) = candidate.degraded.clone() {
             // Only a part of what the source holds: its trouble goes on.
-            if let Some(trouble) = &mut self.trouble {
+            if let Some(trouble) = self.trouble.as_mut().filter(|_| !self.withdrawn.is_ending) {
                 trouble.withdrawal = None;
             }
             // While nothing is served, there is nothing to withdraw, and a part of the source is no reason to begin again.
@@ -61,14 +61,18 @@ impl Machine {
             self.step = Step::Rest(now.mono + self.policy.backoff);
             return;
         }
+        if self.withdrawn.is_ending {
+            // Nothing was read, so nothing is confirmed; what was given up meanwhile waits for a read.
+            if !self.is_stale() {
+                self.publish(now, material, plain, None);
+            }
+            // Content that has to stand still is followed on, a look that was due is not put off, and who waits has no answer
+            // yet.
+            self.step = Step::Rest(now.mono);
+            return;
+        }
         if !self.is_stale() && self.is_served_already(now, &material, plain) {
             return self.unchanged(now);
-        }
-        if self.is_end_of_overlap(plain) {
-            self.publish(now, material, plain, None);
-            // Nothing was read. Content that has to stand still is followed on, and who waits for it has no answer yet.
-            self.step = Step::Rest(if self.must_read { now.mono } else { self.next_look(now) });
-            return;
         }
         if let Err((error, valid_from)) = self.check_policy(now, candidate) {
             let wait = valid_from.map(|from| from.duration_since(now.wall).unwrap_or_default());
@@ -139,13 +143,15 @@ impl Machine {
             plain: Arc::clone(plain),
             material: Arc::clone(&material),
         });
+        self.withdrawn.retry = None;
         self.begin_expiry();
         self.told.push_back(Told::Published(Publication {
             number,
             material,
             diff,
             degraded,
-            ticket: self.covering,
+            // An end answers nobody: what it serves was read before.
+            ticket: if self.withdrawn.is_ending { self.concluded } else { self.covering },
         }));
         self.tell_regressions(regressed);
     }

@@ -175,7 +175,8 @@ impl Client {
     /// that the source does not hold, and every request uses that generation, as after [`Client::reload`].
     ///
     /// # Errors
-    /// Why the source could not be followed. What overlapped is gone all the same, for requests that begin later.
+    /// Why the source could not be followed. What overlapped is gone all the same, for requests that begin later. Two cases
+    /// are excepted: see [`certsource_reload::Reloader::withdraw_now`].
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing; the withdrawal goes on.

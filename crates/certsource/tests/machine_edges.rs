@@ -291,6 +291,31 @@ fn what_got_well_behind_the_back_of_a_look_is_read_once_more_and_nothing_else_is
     assert_eq!(world.count(), [3, 0]);
 }
 
+/// The same of what was only new: content that was being followed, and was not there for one read that no look had asked for.
+#[test]
+fn what_was_followed_and_was_away_for_one_read_is_read_once_more() {
+    let (one, two) = (Ca::new("one"), Ca::new("two"));
+    // Content that must stand still, and content that is confirmed by one more look.
+    for (first, second) in
+        [(Arrival::Unknown, Look::Same), (Arrival::Swapped, Look::Changed(Arrival::Recheck))]
+    {
+        let mut world = World::new(trust(&[&one]));
+        let (served, new, reads) = (trust(&[&one]), trust(&[&two]), AtomicUsize::new(0));
+        world.change(first, move || {
+            let is_away = reads.fetch_add(1, Ordering::Relaxed) == 1;
+            if is_away { served() } else { new() }
+        });
+        world.script.0.lock().unwrap().looks.push(second);
+        world.told();
+        world.driver.wake(world.now);
+        world.pass(20 * SEC);
+        assert_eq!(world.told(), ["generation 2"]);
+        world.count();
+        world.pass(35 * SEC);
+        assert_eq!(world.count()[1], 0, "and all is well after that");
+    }
+}
+
 /// A machine without a driver, at rest, with its first generation to tell.
 fn loaded(policy: Policy, now: Now) -> Machine {
     let ca = Ca::new("ca");

@@ -86,6 +86,100 @@ fn withdraw_now_soon_after_an_end_that_failed_tries_it_again() {
     assert!(told.contains(&format!("concluded {ticket} 3")), "{told:?}");
 }
 
+/// An end that can not be used is told once while it lasts, and takes nothing from content that has to stand still.
+#[test]
+fn an_end_that_can_not_be_used_is_told_once_and_all_else_goes_on() {
+    let [old, new, newer] = ["old", "new", "newer"].map(Ca::new);
+    let fails = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let flag = std::sync::Arc::clone(&fails);
+    // Only the end itself: new content can be used, and so can the first of all.
+    let mut world = World::with(trust(&[&old]), overlapping(100 * SEC, 10 * SEC), move |candidate| {
+        let is_end = candidate.current.is_some() && !candidate.can_be_refused;
+        if is_end && flag.load(std::sync::atomic::Ordering::SeqCst) {
+            Verdict::Unusable(Error::new(Reason::Rejected, "no"))
+        } else {
+            Verdict::Accept
+        }
+    });
+    world.push(Arrival::Swapped, trust(&[&new]));
+    fails.store(true, std::sync::atomic::Ordering::SeqCst);
+    world.told();
+    world.pass(300 * SEC);
+    assert_eq!(world.told(), ["refused rejected"]);
+    let machine = world.driver.machine();
+    assert!(machine.failing_since().is_some(), "a withdrawn anchor is trusted for longer than it should be");
+    assert!(machine.trouble().unwrap().0.to_string().contains("still trusted"));
+    // A look that finds nothing new is no end of it.
+    let ticket = world.driver.demand(world.now);
+    world.pass(Duration::ZERO);
+    assert_eq!(world.told(), [format!("concluded {ticket} 2")]);
+    assert!(world.driver.machine().failing_since().is_some());
+    // Another anchor comes, in a file that is written in place: it is adopted, and what was to end is over with that.
+    world.push(Arrival::Unknown, trust(&[&new, &newer]));
+    world.pass(2 * SEC);
+    assert_eq!(world.told(), ["recovered", "generation 3"]);
+    assert_eq!(served(&world), 2);
+    assert!(world.driver.machine().failing_since().is_none());
+}
+
+/// What could not go and is back in the source is no failure any more.
+#[test]
+fn an_end_that_fails_is_over_when_the_source_holds_the_anchor_again() {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    let mut world = World::with(trust(&[&old]), overlapping(100 * SEC, 10 * SEC), |candidate| {
+        if candidate.current.is_some() && !candidate.can_be_refused {
+            Verdict::Unusable(Error::new(Reason::Rejected, "no"))
+        } else {
+            Verdict::Accept
+        }
+    });
+    world.push(Arrival::Swapped, trust(&[&new]));
+    world.pass(150 * SEC);
+    assert_eq!(world.told(), ["generation 1", "generation 2", "refused rejected"]);
+    world.push(Arrival::Swapped, trust(&[&new, &old]));
+    assert_eq!(world.told(), ["recovered"]);
+    assert!(world.driver.machine().failing_since().is_none());
+    world.pass(150 * SEC);
+    assert_eq!(world.told(), none());
+    assert_eq!(served(&world), 2);
+}
+
+/// What is wrong with the source and an end that can not be used are two things: all is well when both are over.
+#[test]
+fn an_end_that_fails_beside_a_broken_source_is_over_when_both_are() {
+    for end_first in [true, false] {
+        let (old, new) = (Ca::new("old"), Ca::new("new"));
+        let fails = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let flag = std::sync::Arc::clone(&fails);
+        let mut world = World::with(trust(&[&old]), overlapping(100 * SEC, 10 * SEC), move |_| {
+            if flag.load(std::sync::atomic::Ordering::SeqCst) {
+                Verdict::Unusable(Error::new(Reason::Rejected, "no"))
+            } else {
+                Verdict::Accept
+            }
+        });
+        world.push(Arrival::Swapped, trust(&[&new]));
+        world.push(Arrival::Unknown, broken(Reason::NotFound));
+        fails.store(true, std::sync::atomic::Ordering::SeqCst);
+        world.pass(150 * SEC);
+        assert_eq!(world.told(), ["generation 1", "generation 2", "failed not_found", "refused rejected"]);
+        for of_the_end in [end_first, !end_first] {
+            assert!(world.driver.machine().failing_since().is_some());
+            assert!(!world.told().contains(&"recovered".to_owned()));
+            if of_the_end {
+                fails.store(false, std::sync::atomic::Ordering::SeqCst);
+            } else {
+                world.push(Arrival::Swapped, trust(&[&new]));
+            }
+            world.pass(50 * SEC);
+        }
+        let told = world.told();
+        assert_eq!(told.iter().filter(|told| *told == "recovered").count(), 1, "{told:?}");
+        assert!(world.driver.machine().failing_since().is_none());
+        assert_eq!(served(&world), 1);
+    }
+}
+
 /// Does what is due at this moment, until there is something to judge if that is asked for.
 fn work(machine: &mut Machine, now: Now, look: Look, make: &Make, until_judged: bool) {
     let mut look = Some(look);

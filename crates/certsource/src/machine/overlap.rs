@@ -26,10 +26,24 @@ pub(super) struct Withdrawn {
     gone: BTreeMap<Fingerprint, Instant>,
     /// Until this demand is concluded, nothing is kept.
     strict: u64,
-    /// Ending an overlap may fail; it is tried again, but not at once. None once something was published.
-    pub(super) retry: Option<Instant>,
+    /// An end that could not be used: it is tried again.
+    failed: Option<Box<FailedEnd>>,
     /// What was handed out last is the judgement of an end: of what was read long ago, and nothing that the source holds now.
     pub(super) is_ending: bool,
+}
+
+struct FailedEnd {
+    error: Error,
+    since: Instant,
+    /// When to try again.
+    retry: Instant,
+}
+
+impl Withdrawn {
+    /// Why an overlap could not end, and since when.
+    pub(super) fn failed(&self) -> Option<(&Error, Instant)> {
+        self.failed.as_ref().map(|failed| (&failed.error, failed.since))
+    }
 }
 
 impl Machine {
@@ -38,7 +52,9 @@ impl Machine {
     pub fn withdraw_now(&mut self, now: Now) -> u64 {
         self.withdrawn.until.values_mut().for_each(|until| *until = now.mono.min(*until));
         // One that failed is tried once more before this is answered.
-        self.withdrawn.retry = None;
+        if let Some(failed) = &mut self.withdrawn.failed {
+            failed.retry = now.mono;
+        }
         self.withdrawn.strict = self.demand(now);
         self.withdrawn.strict
     }
@@ -99,16 +115,21 @@ impl Machine {
         }
     }
 
-    /// When anchors that are kept are to go.
+    /// When anchors that are kept are to go, or when that is to be tried again.
     pub(super) fn overlap_ends(&self) -> Option<Instant> {
         // While nothing is served, what overlapped is not either.
-        let current = self.current.as_ref().filter(|_| !self.is_stale())?;
+        let end = self.first_end().filter(|_| !self.is_stale())?;
+        Some(self.withdrawn.failed.as_ref().map_or(end, |failed| failed.retry.max(end)))
+    }
+
+    /// When the first of the anchors that are kept is to go.
+    pub(super) fn first_end(&self) -> Option<Instant> {
+        let current = self.current.as_ref()?;
         if Arc::ptr_eq(&current.material, &current.plain) {
             return None;
         }
         let kept = current.plain.anchors_missing_from(&current.material);
-        let ends = kept.into_iter().filter_map(|anchor| self.withdrawn.until.get(&anchor.fingerprint()));
-        ends.min().map(|end| self.withdrawn.retry.map_or(*end, |retry| retry.max(*end)))
+        kept.into_iter().filter_map(|anchor| self.withdrawn.until.get(&anchor.fingerprint())).min().copied()
     }
 
     /// While nothing is out: an overlap that is over is ended, whatever else is wrong with the source.
@@ -117,20 +138,36 @@ impl Machine {
             return false;
         }
         let Some(current) = &self.current else { return false };
-        self.withdrawn.retry = Some(now.mono + self.policy.settle);
         let trouble = self.trouble.as_ref().map(|trouble| trouble.error.clone());
         self.step = Step::JudgeNext(Arc::clone(&current.plain), trouble);
         true
     }
 
+    /// The material without what overlapped can not be used. That is told once; all else goes on.
+    pub(super) fn end_failed(&mut self, now: Now, error: Error) {
+        self.step = Step::Rest(now.mono);
+        let since = self.withdrawn.failed().map_or(now.mono, |(_, since)| since);
+        let most = self.policy.backoff_max.min(self.policy.interval).max(self.policy.settle);
+        let retry = now.mono + now.mono.saturating_duration_since(since).clamp(self.policy.settle, most);
+        let error = still_trusted(error).of(self.origin.clone());
+        if self.withdrawn.failed.is_none() {
+            self.told.push_back(Told::Refused(error.clone()));
+        }
+        self.withdrawn.failed = Some(Box::new(FailedEnd { error, since, retry }));
+    }
+
+    /// Nothing is trusted any more that could not go.
+    pub(super) fn end_worked(&mut self) {
+        let was_failing = self.failing_since().is_some();
+        self.withdrawn.failed = None;
+        self.tell_recovery(was_failing);
+    }
+
     /// Why [`Machine::withdraw_now`], which is about to be answered, did not end what overlapped.
     pub(super) fn withdrawal_failed(&self) -> Option<Error> {
         let is_asked = self.is_strict() && self.covering >= self.withdrawn.strict;
-        (is_asked && self.is_overlapping()).then(|| {
-            let what =
-                "withdrawn anchors are still trusted, because the material without them could not be used";
-            Error::new(Reason::Rejected, format!("{what}; it is tried again")).of(self.origin.clone())
-        })
+        let (error, _) = self.withdrawn.failed().filter(|_| is_asked && self.is_overlapping())?;
+        Some(error.clone())
     }
 
     /// The steps back from what is served to `material`.
@@ -186,6 +223,11 @@ impl Machine {
     pub(super) fn tell_regressions(&mut self, found: Vec<Regressed>) {
         found.into_iter().map(Told::Regressed).for_each(|told| self.told.push_back(told));
     }
+}
+
+fn still_trusted(error: Error) -> Error {
+    let what = "withdrawn anchors are still trusted, because the material without them could not be used";
+    Error::new(error.reason(), format!("{what}; it is tried again: {error}")).caused_by(error)
 }
 
 impl std::fmt::Display for Regressed {

@@ -229,6 +229,7 @@ impl Machine {
         let held = self.trouble.as_ref().and_then(|trouble| trouble.withdrawal.as_ref()).map(|held| held.due);
         self.must_read |= held.is_some_and(|due| due <= now.mono);
         self.must_read |= self.refusal.as_ref().is_some_and(|refusal| refusal.is_over(now));
+        self.is_unasked = !matches!(look, Look::Changed(arrival) if arrival != Arrival::Recheck);
         self.step = match std::mem::replace(&mut self.step, Step::Looking) {
             Step::Confirming(material) if !matches!(look, Look::Changed(_)) => {
                 Step::JudgeNext(material, None)
@@ -238,10 +239,7 @@ impl Machine {
                 self.unconfirmed = Some(Box::new(Unconfirmed { content: material.content_id(), times }));
                 Step::ReadNext
             }
-            _ if self.must_read => {
-                self.is_unasked = !matches!(look, Look::Changed(arrival) if arrival != Arrival::Recheck);
-                Step::ReadNext
-            }
+            _ if self.must_read => Step::ReadNext,
             _ => {
                 if self.trouble.is_none() && self.refusal.is_none() && !self.is_stale() {
                     self.confirm(now);
@@ -359,13 +357,16 @@ impl Machine {
 
     /// What is wrong now, and since when.
     pub fn trouble(&self) -> Option<(&Error, Instant)> {
-        self.trouble.as_ref().map(|trouble| (&trouble.error, trouble.since))
+        let trouble = self.trouble.as_ref().map(|trouble| (&trouble.error, trouble.since));
+        trouble.or_else(|| self.withdrawn.failed())
     }
 
     /// Since when the source can not be followed, as far as it was told: `None` while all is well, and while what is
     /// wrong still has its grace.
     pub fn failing_since(&self) -> Option<Instant> {
-        self.trouble.as_ref().and_then(|trouble| trouble.failing_since)
+        let of_the_source = self.trouble.as_ref().and_then(|trouble| trouble.failing_since);
+        let of_an_end = self.withdrawn.failed().map(|(_, since)| since);
+        of_the_source.into_iter().chain(of_an_end).min()
     }
 
     /// Since when the source holds something that is neither adopted nor told as a failure: it must stand still first,
@@ -501,23 +502,26 @@ impl Machine {
 
     fn unchanged(&mut self, now: Now) {
         self.confirm(now);
-        let was_in_trouble = self.trouble.is_some();
-        self.end_trouble();
+        let was_another = self.trouble.is_some() || self.settling.is_some() || self.unconfirmed.is_some();
+        let was_failing = self.failing_since().is_some();
+        self.trouble = None;
+        self.tell_recovery(was_failing);
+        if self.first_end().is_none_or(|end| end > now.mono) {
+            // The source may hold again what could not go.
+            self.end_worked();
+        }
         self.follow_nothing();
         // The last look saw something else then, if that was not what asked for this read. If it comes back, the next look says
         // "same" of it: so that has to be read.
-        self.must_read |= was_in_trouble && self.is_unasked;
+        self.must_read |= was_another && self.is_unasked;
         self.refusal = None;
         self.step = Step::Rest(self.next_look(now));
         self.conclude_current();
     }
 
-    /// The failure is over, or there was none.
-    fn end_trouble(&mut self) {
-        if let Some(trouble) = self.trouble.take() {
-            if trouble.failing_since.is_some() {
-                self.told.push_back(Told::Recovered);
-            }
+    pub(super) fn tell_recovery(&mut self, was_failing: bool) {
+        if was_failing && self.failing_since().is_none() {
+            self.told.push_back(Told::Recovered);
         }
     }
 

@@ -20,6 +20,7 @@ impl Machine {
     ) {
         let material = plain;
         match verdict {
+            Verdict::Unusable(error) if self.withdrawn.is_ending => self.end_failed(now, error),
             Verdict::Accept => self.accept(now, candidate, plain),
             Verdict::Refuse(error) | Verdict::AskAgain { error, .. } if !candidate.can_be_refused => {
                 self.told
@@ -38,11 +39,8 @@ impl Machine {
             Verdict::Unusable(error) if candidate.degraded.is_some() => self.fail(now, error, None),
             Verdict::Unusable(error) => {
                 let pause = self.trouble.as_ref().map_or(self.policy.backoff, |trouble| trouble.pause);
-                let must_read = self.must_read && self.withdrawn.is_ending;
                 self.refuse(now, material, error, Some(now.mono + pause), None);
                 self.lengthen_pause(pause);
-                // What was followed is not what was refused here.
-                self.must_read |= must_read;
             }
         }
     }
@@ -79,7 +77,8 @@ impl Machine {
             return self.refuse(now, plain, error, wait.map(|wait| now.mono + wait), valid_from);
         }
         let owes_recovery = self.failing_since().is_some();
-        self.end_trouble();
+        self.trouble = None;
+        self.tell_recovery(owes_recovery);
         if self.confirm(now) && !owes_recovery {
             self.told.push_back(Told::Recovered);
         }
@@ -110,6 +109,8 @@ impl Machine {
     }
 
     fn publish(&mut self, now: Now, material: Arc<Material>, plain: &Arc<Material>, degraded: Option<Error>) {
+        // What is over is no part of it.
+        self.end_worked();
         if let (None, Some(identity)) = (&self.current, material.identity()) {
             // A device whose clock is wrong must boot, so the first load takes what there is, and says so.
             for certificate in identity.chain() {
@@ -143,7 +144,6 @@ impl Machine {
             plain: Arc::clone(plain),
             material: Arc::clone(&material),
         });
-        self.withdrawn.retry = None;
         self.begin_expiry();
         self.told.push_back(Told::Published(Publication {
             number,

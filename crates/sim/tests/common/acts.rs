@@ -76,6 +76,31 @@ pub(crate) struct Plan {
     pub(crate) most_watches: Option<usize>,
     pub(crate) read_most: usize,
     pub(crate) acts: Vec<Act>,
+    pub(crate) reader: Reader,
+}
+
+/// What is asked of the reader, beyond following.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reader {
+    /// For how long withdrawn anchors go on being trusted, in milliseconds.
+    pub(crate) overlap: u32,
+    /// Calls to it, one after the other.
+    pub(crate) asks: Vec<Ask>,
+    /// From when to when its gate can use nothing, in milliseconds.
+    pub(crate) unusable: Option<(u32, u32)>,
+    /// How long its gate takes, in milliseconds.
+    pub(crate) judges_for: u32,
+    /// How long what can not be confirmed is served, in seconds.
+    pub(crate) max_stale: Option<u32>,
+}
+
+/// A call to the reader.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask {
+    /// After the one before. In place of accesses of the reader, its steps count.
+    pub(crate) delay: Delay,
+    /// Ends every overlap, or asks for a read only.
+    pub(crate) withdraws: bool,
 }
 
 const NAMES: [&str; 3] = ["ca.crt", "tls.crt", "tls.key"];

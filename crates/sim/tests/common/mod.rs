@@ -3,6 +3,7 @@
 
 pub(crate) mod acts;
 pub(crate) mod model;
+pub(crate) mod overlap;
 pub(crate) mod world;
 
 use std::sync::OnceLock;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use certsource::Material;
 use certsource::pem::{self, Content};
 use certsource_sim::case::Case;
 use certsource_sim::disk::{Blob, Call, Disk, RawEvent};
@@ -42,6 +43,22 @@ struct Lane {
     at: Duration,
 }
 
+/// A material as those see it who use it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(crate) anchors: Anchors,
+    /// The chain of the identity.
+    pub(crate) chain: Vec<Vec<u8>>,
+}
+
+impl Shown {
+    pub(crate) fn of(material: &Material) -> Self {
+        let anchors = material.trust().into_iter().flatten().map(|anchor| anchor.der().to_vec()).collect();
+        let chain = material.identity().map_or(&[][..], |identity| identity.chain());
+        Self { anchors, chain: chain.iter().map(|certificate| certificate.der().to_vec()).collect() }
+    }
+}
+
 /// What could be seen for a while.
 #[derive(Clone, Debug)]
 pub(crate) struct Visible {
@@ -49,10 +66,22 @@ pub(crate) struct Visible {
     pub(crate) to: Duration,
     pub(crate) content: Vec<Option<Blob>>,
     pub(crate) tag: Option<u64>,
+    /// What a reader has of it, where it is whole.
+    pub(crate) shown: Option<Arc<Shown>>,
     /// The anchors, where they are whole; whatever the other files hold.
     pub(crate) anchors: Option<Anchors>,
     pub(crate) is_meant: bool,
 }
+
+impl Visible {
+    /// The anchors, where they are whole.
+    pub(crate) fn trust(&self) -> Option<&Anchors> {
+        self.shown.as_ref().map(|shown| &shown.anchors).or(self.anchors.as_ref())
+    }
+}
+
+/// The tag of a content that is whole, and what a reader has of it.
+type Whole = Option<(u64, Arc<Shown>)>;
 
 /// The writers and the model: everything but the reader.
 pub(crate) struct Model {
@@ -76,7 +105,7 @@ pub(crate) struct Model {
     /// Until when an access hangs, or hung.
     pub(crate) hung_until: Duration,
     pub(crate) unstamped: bool,
-    tags: Vec<(Vec<Option<Blob>>, Option<u64>)>,
+    tags: Vec<(Vec<Option<Blob>>, Whole)>,
 }
 
 impl Model {
@@ -107,9 +136,8 @@ impl Model {
         for script in scripts(plan, &model.paths) {
             model.add_lane(script, Duration::ZERO);
         }
-        let (tag, anchors) = (model.tag(&initial, disk), model.anchors(&initial));
-        let (from, to) = (Duration::ZERO, Duration::MAX);
-        model.visible.push(Visible { from, to, content: initial, tag, anchors, is_meant: true });
+        let first = model.see(initial, disk, true);
+        model.visible.push(Visible { from: Duration::ZERO, ..first });
         model
     }
 
@@ -197,8 +225,8 @@ impl Model {
         } else {
             last.to = now;
             self.unstamped = !disk.stamps_moved();
-            let (tag, anchors) = (self.tag(&content, disk), self.anchors(&content));
-            self.visible.push(Visible { from: now, to: Duration::MAX, content, tag, anchors, is_meant });
+            let seen = self.see(content, disk, is_meant);
+            self.visible.push(seen);
         }
         self.send(events, now);
     }
@@ -247,15 +275,23 @@ impl Model {
         self.acts[act].meant.get(key) == Some(&content[1]) && self.acts.iter().any(is_left)
     }
 
-    fn tag(&mut self, content: &[Option<Blob>], disk: &Arc<Disk>) -> Option<u64> {
-        if let Some((_, tag)) = self.tags.iter().find(|(known, _)| known == content) {
-            return *tag;
+    /// What can be seen from now on.
+    fn see(&mut self, content: Vec<Option<Blob>>, disk: &Arc<Disk>, is_meant: bool) -> Visible {
+        let (tag, shown) = self.whole(&content, disk).unzip();
+        let anchors = self.anchors(&content);
+        Visible { from: disk.mono(), to: Duration::MAX, content, tag, shown, anchors, is_meant }
+    }
+
+    fn whole(&mut self, content: &[Option<Blob>], disk: &Arc<Disk>) -> Whole {
+        if let Some((_, whole)) = self.tags.iter().find(|(known, _)| known == content) {
+            return whole.clone();
         }
         let mut disk = (**disk).clone();
         disk.mend_all();
-        let tag = self.spec.files(&SimFs::new(Arc::new(disk))).load().ok().map(|material| tag(&material));
-        self.tags.push((content.to_vec(), tag));
-        tag
+        let material = self.spec.files(&SimFs::new(Arc::new(disk))).load().ok();
+        let whole = material.map(|material| (tag(&material), Arc::new(Shown::of(&material))));
+        self.tags.push((content.to_vec(), whole.clone()));
+        whole
     }
 
     /// Only where there is an identity beside them: there they may go alone.

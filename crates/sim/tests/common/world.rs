@@ -3,19 +3,20 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use certsource::detect::{Mtime, Notify, Sha256};
-use certsource::machine::{Policy, Publication, Told};
-use certsource::source::{Alarm, Wake};
-use certsource::{Driver, Files, Material};
+use certsource::machine::{Policy, Publication, Told, Verdict};
+use certsource::source::{Alarm, Armed, Wake};
+use certsource::{Driver, Error, Files, Material, Reason};
 use certsource_sim::disk::{Access, Disk, Traits, begin};
 use certsource_sim::engine::{Strategy, tag};
 use certsource_sim::fs::{Director, SimFs};
 use certsource_sim::watches::SimWatches;
 
 use super::acts::{Layout, Plan, start};
-use super::model::{Anchors, Model};
+use super::model::{Anchors, Model, Shown, Visible};
+use super::overlap::{Counts, Overlaps};
 
 /// What happened, and the property that did not hold.
 #[derive(Default)]
@@ -26,6 +27,8 @@ pub(crate) struct Log {
     pub(crate) degraded: usize,
     /// How many acts were under way while another was.
     pub(crate) overlapped: usize,
+    /// What happened of overlaps and calls.
+    pub(crate) counts: Counts,
 }
 
 /// Within this time a withdrawal is published although the identity is broken: the grace of a pair (30 s), the time that a
@@ -58,6 +61,8 @@ pub(crate) fn run(plan: &Plan) -> Log {
 pub(crate) fn run_with(plan: &Plan, detect: impl FnOnce(Files) -> Files) -> Log {
     let mut policy = Policy::default();
     policy.jitter = 0.0;
+    policy.overlap = Duration::from_millis(plan.reader.overlap.into());
+    policy.max_stale = plan.reader.max_stale.map(|seconds| Duration::from_secs(seconds.into()));
     let case = start(plan.layout);
     let tick = Duration::from_millis(plan.tick).max(Duration::from_nanos(1));
     let traits = Traits { tick, read_most: plan.read_most, ..Traits::default() };
@@ -71,6 +76,7 @@ pub(crate) fn run_with(plan: &Plan, detect: impl FnOnce(Files) -> Files) -> Log 
     let wake = Wake::new(move || flag.store(true, Ordering::Relaxed));
     let alarm = Alarm::new(wake).with_watches(Arc::clone(&watches) as Arc<_>);
     let driver = Driver::new(files, policy.clone()).with_alarm(alarm);
+    let driver = with_gate(driver, plan, &fs);
     let mut history = History {
         plan,
         policy,
@@ -83,12 +89,35 @@ pub(crate) fn run_with(plan: &Plan, detect: impl FnOnce(Files) -> Files) -> Log 
         last_publication: Duration::ZERO,
         degraded: 0,
         was_told_of_watches: false,
+        overlaps: Overlaps::new(&plan.reader),
+        stale_since: None,
     };
     let broken = history.run().err();
     history.fs.set_director(None);
     let mut model = history.model.lock().unwrap();
     let lines = std::mem::take(&mut model.lines);
-    Log { lines, broken, degraded: history.degraded, overlapped: model.overlapped() }
+    let counts = history.overlaps.counts;
+    Log { lines, broken, degraded: history.degraded, overlapped: model.overlapped(), counts }
+}
+
+/// A gate that takes its time, and can use nothing for a while.
+fn with_gate(driver: Driver<Files>, plan: &Plan, fs: &SimFs) -> Driver<Files> {
+    let millis = |millis: u32| Duration::from_millis(millis.into());
+    let (takes, fs) = (millis(plan.reader.judges_for), fs.clone());
+    let unusable = plan.reader.unusable.map(|(from, to)| millis(from)..millis(to));
+    if takes.is_zero() && unusable.is_none() {
+        return driver;
+    }
+    driver.with_gate(move |_| {
+        let end = fs.disk().mono() + takes;
+        fs.change(|disk| disk.wait_until(end));
+        match &unusable {
+            Some(unusable) if unusable.contains(&end) => {
+                Verdict::Unusable(Error::new(Reason::Rejected, "the gate can use nothing now"))
+            }
+            _ => Verdict::Accept,
+        }
+    })
 }
 
 struct History<'a> {
@@ -103,31 +132,38 @@ struct History<'a> {
     last_publication: Duration,
     degraded: usize,
     was_told_of_watches: bool,
+    overlaps: Overlaps,
+    /// Since when nothing is served.
+    stale_since: Option<Duration>,
 }
 
 impl History<'_> {
     fn run(&mut self) -> Result<(), String> {
         loop {
-            let until = self.driver.run(|| self.fs.now()).map(|until| until - begin());
-            let told: Vec<_> = self.driver.drain().collect();
-            for told in &told {
-                self.told(told)?;
-            }
+            let until = self.work()?.map(|until| until - begin());
             if self.woken.swap(false, Ordering::Relaxed) {
                 self.driver.wake(self.fs.now());
                 continue;
             }
-            let mut model = self.model.lock().unwrap();
+            self.rests()?;
+            let shared = Arc::clone(&self.model);
+            let mut model = shared.lock().unwrap();
+            let now = (self.fs.disk().mono(), self.fs.now());
+            if self.overlaps.at_rest(&mut self.driver, &mut model, now) {
+                continue;
+            }
+            let ask_at = self.overlaps.due_at_rest();
             let call_at = model.next_call(self.fs.disk().mono());
             let events_at = (!model.due.is_empty()).then_some(model.due_at);
-            if call_at.is_none() && events_at.is_none() {
-                let end = model.last_call.max(model.hung_until) + self.bound(&model);
+            if call_at.is_none() && events_at.is_none() && ask_at.is_none() {
+                let (later, from) = self.overlaps.allowance(self.longest_pause());
+                let end = model.last_call.max(model.hung_until).max(from) + self.bound(&model) + later;
                 if until.is_none_or(|until| until > end) {
                     drop(model);
                     return self.end();
                 }
             }
-            let next = [until, call_at, events_at]
+            let next = [until, call_at, events_at, ask_at]
                 .into_iter()
                 .flatten()
                 .min()
@@ -145,10 +181,45 @@ impl History<'_> {
         }
     }
 
+    /// Does all that is due, step by step, so that calls come in between.
+    fn work(&mut self) -> Result<Option<Instant>, String> {
+        loop {
+            let shared = Arc::clone(&self.model);
+            let now = (self.fs.disk().mono(), self.fs.now());
+            self.overlaps.before_step(&mut self.driver, &mut shared.lock().unwrap(), now);
+            let until = self.driver.step(|| self.fs.now());
+            let told: Vec<_> = self.driver.drain().collect();
+            for told in &told {
+                self.told(told)?;
+            }
+            if let Some(until) = until {
+                return Ok(until);
+            }
+        }
+    }
+
+    fn rests(&mut self) -> Result<(), String> {
+        let shared = Arc::clone(&self.model);
+        let (model, now) = (shared.lock().unwrap(), self.fs.disk().mono());
+        let Some((_, served)) = &self.served else { return Ok(()) };
+        self.overlaps.rests(
+            &self.driver,
+            &model,
+            &Shown::of(served),
+            self.longest_pause(),
+            (self.last_publication, now),
+        )
+    }
+
+    fn longest_pause(&self) -> Duration {
+        self.policy.backoff_max.min(self.policy.interval)
+    }
+
     /// Invariant 5: how long after the last call its content must be served.
     fn bound(&self, model: &Model) -> Duration {
         let mut bound = self.policy.interval + self.policy.settle + self.policy.settle_loss;
-        if self.plan.strategy == Strategy::Notify && self.watches.refused() == 0 {
+        let is_watching = *self.driver.machine().arming() == Armed::Watching;
+        if self.plan.strategy == Strategy::Notify && (self.watches.refused() == 0 || is_watching) {
             // Events may be lost; and what went wrong may have been mended without one. Without watches it polls.
             bound += self.policy.safety;
         }
@@ -185,9 +256,26 @@ impl History<'_> {
             }
             told => {
                 model.lines.push(format!("{:>9.3} s  reader  {told:?}", now.as_secs_f64()));
+                match told {
+                    Told::Stale(_) => {
+                        self.stale_since = Some(now);
+                        self.overlaps.counts.stale += 1;
+                    }
+                    Told::Concluded { ticket, result } => {
+                        let shown = self.served.as_ref().map(|(number, served)| (*number, Shown::of(served)));
+                        let served = shown.as_ref().map(|(number, shown)| (*number, shown));
+                        let result = result.as_ref().map(|number| *number).map_err(Error::to_string);
+                        let result = result.as_ref().map(|number| *number).map_err(String::as_str);
+                        return self.overlaps.concluded(&model, served, (*ticket, result), now);
+                    }
+                    _ => {}
+                }
                 return Ok(());
             }
         };
+        let (shown, before) =
+            (Shown::of(&published.material), self.served.as_ref().map(|(_, served)| Shown::of(served)));
+        let before = before.as_ref();
         let degraded = if published.degraded.is_some() { " of a withdrawal alone" } else { "" };
         let line = format!("{:>9.3} s  reader  publishes {}{degraded}", now.as_secs_f64(), published.number);
         model.lines.push(line);
@@ -196,7 +284,8 @@ impl History<'_> {
             return Err(format!("1: number {} instead of {number}", published.number));
         }
         let tag_of = tag(&published.material);
-        if self.served.as_ref().is_some_and(|(_, served)| tag(served) == tag_of) {
+        let is_back = self.stale_since.take();
+        if is_back.is_none() && self.served.as_ref().is_some_and(|(_, served)| tag(served) == tag_of) {
             return Err("4: published what is served".to_owned());
         }
         if published.material.certificates().next().is_none() {
@@ -204,27 +293,43 @@ impl History<'_> {
         }
         let result = if published.degraded.is_some() {
             self.degraded += 1;
-            self.degraded(&model, published, now)
+            self.degraded(&model, published, (&shown, before), now)
         } else {
-            self.whole(&model, tag_of, now)
+            self.whole(&model, (&shown, before), is_back, now)
         };
+        let times = (self.last_publication, now);
+        let result = result.and(self.overlaps.published(&model, &shown, before, times));
         self.served = Some((published.number, Arc::clone(&published.material)));
         self.last_publication = now;
         result
     }
 
     /// Invariant 6.
-    fn whole(&self, model: &Model, tag: u64, now: Duration) -> Result<(), String> {
+    fn whole(
+        &self,
+        model: &Model,
+        (shown, before): (&Shown, Option<&Shown>),
+        stale_since: Option<Duration>,
+        now: Duration,
+    ) -> Result<(), String> {
         let single = self.plan.layout == Layout::Trust && self.plan.strategy == Strategy::Notify;
         let need = if single { self.policy.settle_closed } else { self.policy.settle };
-        let since = self.last_publication;
+        let since = match stale_since {
+            // Nothing is served again but what was read since, or was being read when it was given up.
+            Some(_) => self.last_publication,
+            None => self.overlaps.basis(shown, before, self.last_publication),
+        };
         let is_first = self.served.is_none();
-        let those = || model.visible.iter().filter(|visible| visible.tag == Some(tag) && visible.to >= since);
+        let is_this = |visible: &&Visible| visible.to >= since && self.overlaps.shows(visible, shown, before);
+        let those = || model.visible.iter().filter(is_this);
         // From the first to the last time it could be seen: equal content that is written again and again is taken as
         // standing still in the end (five settle times).
         let from = those().map(|visible| visible.from).min().unwrap_or(now);
         let to = those().map(|visible| visible.to).max().unwrap_or(from).min(now);
-        let is_allowed = those().any(|visible| visible.is_meant || is_first && model.clock_was_set)
+        // A clock that is set back to the moment of the old stamps makes the new ones equal to them, in the middle of a read, too.
+        let is_fooled = is_first && model.clock_was_set && self.plan.strategy != Strategy::Sha256;
+        let is_allowed = is_fooled
+            || those().any(|visible| visible.is_meant || is_first && model.clock_was_set)
             || to.saturating_sub(from) >= need;
         if is_allowed {
             Ok(())
@@ -235,7 +340,13 @@ impl History<'_> {
 
     /// Invariant 12: the anchors stand on disk and are fewer than before, the identity is the last good one, and
     /// something is broken.
-    fn degraded(&self, model: &Model, published: &Publication, now: Duration) -> Result<(), String> {
+    fn degraded(
+        &self,
+        model: &Model,
+        published: &Publication,
+        (shown, was_shown): (&Shown, Option<&Shown>),
+        now: Duration,
+    ) -> Result<(), String> {
         let Some((_, before)) = &self.served else {
             return Err("12: the first load is one of a part".to_owned());
         };
@@ -251,18 +362,23 @@ impl History<'_> {
         if left.is_empty() || left == served || !left.is_subset(&served) {
             return Err("12: published alone what is not only a withdrawal".to_owned());
         }
-        let since = self.last_publication;
+        let since = self.overlaps.basis(shown, was_shown, self.last_publication);
+        let has_overlap = !self.overlaps.length().is_zero();
         let those = || {
-            let is_left = |anchors: &Anchors| *anchors == left;
-            model.visible.iter().filter(move |v| v.to >= since && v.anchors.as_ref().is_some_and(is_left))
+            // Anchors that were withdrawn one after the other do not go at one moment.
+            let is_left =
+                |anchors: &Anchors| *anchors == left || has_overlap && !anchors.is_superset(&served);
+            model.visible.iter().filter(move |seen| seen.to >= since && seen.trust().is_some_and(is_left))
         };
         let from = those().map(|visible| visible.from).min().unwrap_or(now);
         let to = those().map(|visible| visible.to).max().unwrap_or(from).min(now);
-        if to.saturating_sub(from) < self.policy.settle_loss {
+        // The end of an overlap needs nothing but that the source was without it once.
+        let was_meant = has_overlap && those().any(|seen| seen.is_meant);
+        if to.saturating_sub(from) < self.policy.settle_loss && !was_meant {
             return Err("12: a withdrawal that did not stand".to_owned());
         }
         let is_broken = model.visible.iter().any(|visible| visible.to >= since && visible.tag.is_none());
-        if is_broken || model.was_broken {
+        if is_broken || model.was_broken || self.plan.reader.unusable.is_some() {
             Ok(())
         } else {
             Err("12: a withdrawal alone, although nothing was broken".to_owned())
@@ -270,6 +386,7 @@ impl History<'_> {
     }
 
     fn end(&self) -> Result<(), String> {
+        self.overlaps.end()?;
         let model = self.model.lock().unwrap();
         let last = model.visible.last().unwrap();
         let served = self.served.as_ref().map(|(number, material)| (*number, tag(material)));
@@ -282,6 +399,10 @@ impl History<'_> {
         }
         let after = (self.fs.disk().mono() - model.last_call).as_secs_f64();
         match last.tag {
+            Some(_) if self.stale_since.is_some() => Err(format!(
+                "5: {after:.3} s after the last call nothing is served; {:?}",
+                self.driver.machine()
+            )),
             Some(_) if served.map(|(_, tag)| tag) != last.tag => Err(format!(
                 "5: {after:.3} s after the last call its content is not served; {:?}",
                 self.driver.machine()
@@ -289,7 +410,8 @@ impl History<'_> {
             None if self.driver.machine().trouble().is_none() => {
                 Err("5: broken content is not told".to_owned())
             }
-            None if self.withdrawal(&model).is_some() => {
+            // While nothing is served there is nothing to withdraw.
+            None if self.stale_since.is_none() && self.withdrawal(&model).is_some() => {
                 Err(format!("12: {after:.3} s after the last call a withdrawal is held back"))
             }
             _ => Ok(()),

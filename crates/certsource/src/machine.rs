@@ -216,7 +216,8 @@ pub enum Verdict {
         error: Error,
     },
     /// What follows the source can not use it. For engines: it is tried again soon, after a growing pause. Unlike a refusal,
-    /// this holds back a pure withdrawal too, so it is only for an engine that can not even stop using what is served.
+    /// this holds back a pure withdrawal too, and the end of an overlap, so it is only for an engine that can not even stop using
+    /// what is served.
     Unusable(Error),
 }
 

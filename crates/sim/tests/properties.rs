@@ -163,6 +163,22 @@ fn late() -> impl Strategy_<Value = Plan> {
         })
 }
 
+/// Histories in which two anchors are withdrawn one after the other, the second beside another identity.
+fn one_after_another() -> impl Strategy_<Value = Plan> {
+    let waits = proptest::collection::vec(0u32..20_000, 4);
+    let doing = prop_oneof![Just(Doing::Rename), Just(Doing::InPlace(1)), Just(Doing::UnlinkCreate)];
+    (plan(), waits, proptest::collection::vec(doing, 4)).prop_map(|(plan, waits, doing)| {
+        // Two anchors, one of them, that and a third, the third alone.
+        let steps = [(3, 192), (1, 192), (4, 192), (2, 0)];
+        let acts = steps.iter().zip(waits).zip(doing).map(|((&(version, order), wait), doing)| {
+            let mut delays = vec![Delay::Millis(1); 18];
+            delays[0] = Delay::Millis(wait);
+            Act { doing, writer: 0, version, order, delays }
+        });
+        Plan { layout: Layout::Full, acts: acts.collect(), ..plan }
+    })
+}
+
 /// Histories in which withdrawn anchors go on being trusted for a while, and calls come at any time.
 fn overlap() -> impl Strategy_<Value = Plan> {
     let overlap = prop_oneof![3 => 1u32..3000, 3 => 3000u32..40_000, 1 => 40_000u32..200_000, 1 => Just(0)];
@@ -176,19 +192,22 @@ fn overlap() -> impl Strategy_<Value = Plan> {
         1 => (0u32..60_000, 1u32..30_000).prop_map(|(from, by)| Some((from, from + by)))
     ];
     let judges_for = prop_oneof![3 => Just(0u32), 1 => 1u32..3000];
+    let refuses = prop_oneof![3 => Just(false), 1 => Just(true)];
     let max_stale = prop_oneof![3 => Just(None), 1 => (20u32..90).prop_map(Some)];
-    let reader = (overlap, asks, unusable, judges_for, max_stale).prop_map(
-        |(overlap, asks, unusable, judges_for, max_stale)| Reader {
+    let reader = (overlap, asks, unusable, refuses, judges_for, max_stale).prop_map(
+        |(overlap, asks, unusable, refuses, judges_for, max_stale)| Reader {
             overlap,
             asks,
             unusable,
+            refuses,
             judges_for,
             max_stale,
         },
     );
     let plan = prop_oneof![
-        2 => plan(),
-        1 => withdrawal(),
+        4 => plan(),
+        2 => withdrawal(),
+        1 => one_after_another(),
     ];
     let layout = prop_oneof![2 => Just(Layout::Trust), 2 => Just(Layout::Full), 1 => Just(Layout::Volume)];
     (plan, layout, reader).prop_map(|(plan, layout, reader)| {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use certsource::fs::Stamp;
+use certsource::pem::{self, Content};
 use certsource_sim::case::{Case, create, overwrite};
 use certsource_sim::disk::{BEGIN, Blob, Call, Fault, errno};
 use certsource_sim::engine::Strategy;
@@ -88,6 +89,8 @@ pub(crate) struct Reader {
     pub(crate) asks: Vec<Ask>,
     /// From when to when its gate can use nothing, in milliseconds.
     pub(crate) unusable: Option<(u32, u32)>,
+    /// Its gate refuses the identity of the last version.
+    pub(crate) refuses: bool,
     /// How long its gate takes, in milliseconds.
     pub(crate) judges_for: u32,
     /// How long what can not be confirmed is served, in seconds.
@@ -121,6 +124,13 @@ pub(crate) fn start(layout: Layout) -> Case {
         case = case.with_file(path.to_str().unwrap(), &content(path, 0));
     }
     case
+}
+
+/// The certificate that a gate refuses where it refuses one.
+pub(crate) fn refused() -> Vec<u8> {
+    let certificate = pem::sections(kit().pairs[2].0.bytes()).next().unwrap().unwrap().content;
+    let Content::Certificate(der) = certificate else { panic!("a certificate") };
+    der.to_vec()
 }
 
 /// What a version holds at a path.

@@ -15,7 +15,7 @@ use certsource_sim::fs::SimFs;
 use certsource_sim::subject::Spec;
 use certsource_sim::watches::{Due, Fate, Post};
 
-use super::acts::{Delay, Layout, Meant, Plan, Script, ending, scripts};
+use super::acts::{Delay, Layout, Meant, Plan, Script, ending, refused, scripts};
 
 /// Anchors, each by its DER.
 pub(crate) type Anchors = BTreeSet<Vec<u8>>;
@@ -106,6 +106,8 @@ pub(crate) struct Model {
     pub(crate) hung_until: Duration,
     pub(crate) unstamped: bool,
     tags: Vec<(Vec<Option<Blob>>, Whole)>,
+    /// What a gate refuses is as good as broken.
+    refused: Option<Vec<u8>>,
 }
 
 impl Model {
@@ -131,6 +133,7 @@ impl Model {
             hung_until: Duration::ZERO,
             unstamped: false,
             tags: Vec::new(),
+            refused: plan.reader.refuses.then(refused),
             paths,
         };
         for script in scripts(plan, &model.paths) {
@@ -290,6 +293,8 @@ impl Model {
         disk.mend_all();
         let material = self.spec.files(&SimFs::new(Arc::new(disk))).load().ok();
         let whole = material.map(|material| (tag(&material), Arc::new(Shown::of(&material))));
+        let whole =
+            whole.filter(|(_, shown)| shown.chain.is_empty() || shown.chain.first() != self.refused.as_ref());
         self.tags.push((content.to_vec(), whole.clone()));
         whole
     }

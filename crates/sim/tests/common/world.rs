@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use certsource::detect::{Mtime, Notify, Sha256};
-use certsource::machine::{Policy, Publication, Told, Verdict};
+use certsource::machine::{Candidate, Policy, Publication, Told, Verdict};
 use certsource::source::{Alarm, Armed, Wake};
 use certsource::{Driver, Error, Files, Material, Reason};
 use certsource_sim::disk::{Access, Disk, Traits, begin};
@@ -14,7 +14,7 @@ use certsource_sim::engine::{Strategy, tag};
 use certsource_sim::fs::{Director, SimFs};
 use certsource_sim::watches::SimWatches;
 
-use super::acts::{Layout, Plan, start};
+use super::acts::{Layout, Plan, refused, start};
 use super::model::{Anchors, Model, Shown, Visible};
 use super::overlap::{Counts, Overlaps};
 
@@ -100,20 +100,28 @@ pub(crate) fn run_with(plan: &Plan, detect: impl FnOnce(Files) -> Files) -> Log 
     Log { lines, broken, degraded: history.degraded, overlapped: model.overlapped(), counts }
 }
 
+fn leaf(candidate: &Candidate) -> Option<&[u8]> {
+    candidate.material.identity().map(|identity| identity.leaf().der().as_ref())
+}
+
 /// A gate that takes its time, and can use nothing for a while.
 fn with_gate(driver: Driver<Files>, plan: &Plan, fs: &SimFs) -> Driver<Files> {
     let millis = |millis: u32| Duration::from_millis(millis.into());
     let (takes, fs) = (millis(plan.reader.judges_for), fs.clone());
     let unusable = plan.reader.unusable.map(|(from, to)| millis(from)..millis(to));
-    if takes.is_zero() && unusable.is_none() {
+    let refused = plan.reader.refuses.then(refused);
+    if takes.is_zero() && unusable.is_none() && refused.is_none() {
         return driver;
     }
-    driver.with_gate(move |_| {
+    driver.with_gate(move |candidate| {
         let end = fs.disk().mono() + takes;
         fs.change(|disk| disk.wait_until(end));
         match &unusable {
             Some(unusable) if unusable.contains(&end) => {
                 Verdict::Unusable(Error::new(Reason::Rejected, "the gate can use nothing now"))
+            }
+            _ if refused.is_some() && leaf(candidate) == refused.as_deref() => {
+                Verdict::Refuse(Error::new(Reason::Rejected, "the gate refuses this identity"))
             }
             _ => Verdict::Accept,
         }

@@ -24,12 +24,23 @@ pub(super) struct Withdrawn {
     until: BTreeMap<Fingerprint, Instant>,
     /// Not served any more.
     gone: BTreeMap<Fingerprint, Instant>,
-    /// Until this demand is concluded, nothing is kept.
+    /// The latest demand of `withdraw_now`, and the earliest that may not be answered yet.
     strict: u64,
+    strict_from: u64,
+    /// Up to this demand, a read found the source whole. Until then nothing is kept that `strict` came before.
+    honoured: u64,
     /// An end that could not be used: it is tried again.
     failed: Option<Box<FailedEnd>>,
-    /// What was handed out last is the judgement of an end: of what was read long ago, and nothing that the source holds now.
-    pub(super) is_ending: bool,
+    /// What was handed out last is the judgement of an end: of what was read long ago, and nothing that the source holds now. Then
+    /// it is what goes on after it.
+    pub(super) ending: Option<After>,
+}
+
+/// What an end of an overlap came before.
+#[derive(Clone, Copy)]
+pub(super) enum After {
+    Rest(Instant),
+    Read,
 }
 
 struct FailedEnd {
@@ -40,6 +51,10 @@ struct FailedEnd {
 }
 
 impl Withdrawn {
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
     /// Why an overlap could not end, and since when.
     pub(super) fn failed(&self) -> Option<(&Error, Instant)> {
         self.failed.as_ref().map(|failed| (&failed.error, failed.since))
@@ -48,15 +63,20 @@ impl Withdrawn {
 
 impl Machine {
     /// Ends every overlap, and asks for a read as [`Machine::demand`] does: what that read finds withdrawn has no overlap
-    /// either. The answer is [`Told::Concluded`] with this ticket or a later one.
+    /// either. If the source is broken then, that holds until a read finds it whole. The answer is [`Told::Concluded`] with this ticket or a later one.
     pub fn withdraw_now(&mut self, now: Now) -> u64 {
         self.withdrawn.until.values_mut().for_each(|until| *until = now.mono.min(*until));
         // One that failed is tried once more before this is answered.
         if let Some(failed) = &mut self.withdrawn.failed {
             failed.retry = now.mono;
         }
-        self.withdrawn.strict = self.demand(now);
-        self.withdrawn.strict
+        let is_first = self.withdrawn.strict <= self.concluded;
+        let ticket = self.demand(now);
+        self.withdrawn.strict = ticket;
+        if is_first {
+            self.withdrawn.strict_from = ticket;
+        }
+        ticket
     }
 
     /// Whether an anchor is still trusted that the source does not hold any more.
@@ -87,7 +107,12 @@ impl Machine {
     }
 
     fn is_strict(&self) -> bool {
-        self.withdrawn.strict > self.concluded
+        self.withdrawn.strict > self.withdrawn.honoured
+    }
+
+    /// To be called when a read found the source whole, and what it holds is served.
+    pub(super) fn honour_withdrawal(&mut self) {
+        self.withdrawn.honoured = self.covering;
     }
 
     /// To be called when the source was accepted as it is: from now on the overlap of what it lost is counted.
@@ -133,19 +158,36 @@ impl Machine {
     }
 
     /// While nothing is out: an overlap that is over is ended, whatever else is wrong with the source.
-    pub(super) fn end_overlap(&mut self, now: Now) -> bool {
+    pub(super) fn end_overlap(&mut self, now: Now) {
+        self.withdrawn.ending = None;
+        let after = match self.step {
+            Step::Rest(until) => After::Rest(until),
+            // Who asked for the end must not have the answer of that read first.
+            Step::ReadNext => After::Read,
+            _ => return,
+        };
         if self.overlap_ends().is_none_or(|end| end > now.mono) {
-            return false;
+            return;
         }
-        let Some(current) = &self.current else { return false };
+        let Some(current) = &self.current else { return };
         let trouble = self.trouble.as_ref().map(|trouble| trouble.error.clone());
         self.step = Step::JudgeNext(Arc::clone(&current.plain), trouble);
-        true
+        self.withdrawn.ending = Some(after);
+    }
+
+    /// An end takes nothing from what it came before: content that has to stand still is followed on, a look is neither put off nor
+    /// made early, and who waits has no answer yet.
+    pub(super) fn go_on_after_end(&mut self, now: Now) {
+        self.step = match self.withdrawn.ending {
+            Some(After::Read) => Step::ReadNext,
+            Some(After::Rest(until)) => Step::Rest(until),
+            None => Step::Rest(now.mono),
+        };
     }
 
     /// The material without what overlapped can not be used. That is told once; all else goes on.
     pub(super) fn end_failed(&mut self, now: Now, error: Error) {
-        self.step = Step::Rest(now.mono);
+        self.go_on_after_end(now);
         let since = self.withdrawn.failed().map_or(now.mono, |(_, since)| since);
         let most = self.policy.backoff_max.min(self.policy.interval).max(self.policy.settle);
         let retry = now.mono + now.mono.saturating_duration_since(since).clamp(self.policy.settle, most);
@@ -165,7 +207,7 @@ impl Machine {
 
     /// Why [`Machine::withdraw_now`], which is about to be answered, did not end what overlapped.
     pub(super) fn withdrawal_failed(&self) -> Option<Error> {
-        let is_asked = self.is_strict() && self.covering >= self.withdrawn.strict;
+        let is_asked = self.withdrawn.strict > self.concluded && self.covering >= self.withdrawn.strict_from;
         let (error, _) = self.withdrawn.failed().filter(|_| is_asked && self.is_overlapping())?;
         Some(error.clone())
     }

@@ -138,10 +138,8 @@ impl Machine {
         if self.out_since.is_some() {
             return Todo::Wait(None);
         }
-        // Also before a read: who asked for the end must not have the answer of that read first.
-        let may_end = matches!(self.step, Step::Rest(_) | Step::ReadNext);
-        self.withdrawn.is_ending = may_end && self.end_overlap(now);
-        if self.withdrawn.is_ending {
+        self.end_overlap(now);
+        if self.withdrawn.is_ending() {
             // What is withdrawn waits for no look.
         } else if let Step::Rest(until) = self.step {
             let woken = self.woken.then(|| self.pace.earliest(now.mono));
@@ -552,8 +550,10 @@ impl Machine {
         Error::new(Reason::TimedOut, message).of(self.origin.clone())
     }
 
+    /// The source is whole, and what it holds is served.
     fn conclude_current(&mut self) {
         let Some(number) = self.current.as_ref().map(|current| current.number) else { return };
+        self.honour_withdrawal();
         self.conclude(match self.withdrawal_failed() {
             Some(error) => Err(error),
             None => Ok(number),

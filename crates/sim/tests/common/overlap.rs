@@ -30,11 +30,11 @@ struct Open {
     withdraws: bool,
 }
 
-/// A `withdraw_now`: when it was called, and when it was answered.
+/// A `withdraw_now`: whether it was answered, and until when nothing new may overlap because of it.
 struct Withdrawal {
     ticket: u64,
-    at: Duration,
-    answered: Option<Duration>,
+    is_answered: bool,
+    over: Option<Duration>,
 }
 
 /// The properties, and what they need to know of what was before.
@@ -47,8 +47,8 @@ pub(crate) struct Overlaps {
     withdrawals: Vec<Withdrawal>,
     /// Since when an anchor could have been served, the first time.
     added: BTreeMap<Vec<u8>, Duration>,
-    /// When it was first seen that an anchor is served which the source does not hold.
-    kept: BTreeMap<Vec<u8>, Duration>,
+    /// When it was first seen that an anchor is served which the source does not hold, and for how long it may be.
+    kept: BTreeMap<Vec<u8>, (Duration, Duration)>,
     /// Before what was served last that did not only end an overlap: from then on what is served could be seen.
     basis: Duration,
     was_overlapping: bool,
@@ -142,7 +142,10 @@ impl Overlaps {
         model.lines.push(format!("{:>9.3} s  caller  {what}, {ticket}", at.as_secs_f64()));
         self.open.push(Open { ticket, at, withdraws });
         if withdraws {
-            self.withdrawals.push(Withdrawal { ticket, at, answered: None });
+            for (kept, length) in self.kept.values_mut() {
+                *length = (*length).min(at.saturating_sub(*kept));
+            }
+            self.withdrawals.push(Withdrawal { ticket, is_answered: false, over: None });
         }
     }
 
@@ -174,6 +177,7 @@ impl Overlaps {
         model: &Model,
         published: &Shown,
         before: Option<&Shown>,
+        is_degraded: bool,
         (last, now): (Duration, Duration),
     ) -> Result<(), String> {
         let none = Anchors::new();
@@ -184,7 +188,7 @@ impl Overlaps {
             let absent = || model.visible.iter().filter(|seen| seen.to >= added && lacks(seen, anchor));
             let is_over = absent().any(|seen| seen.from + self.length() <= now);
             let is_asked = self.withdrawals.iter().any(|withdrawal| {
-                let until = withdrawal.answered.unwrap_or(now);
+                let until = withdrawal.over.unwrap_or(now);
                 absent().any(|seen| seen.from <= until)
             });
             if is_asked {
@@ -195,6 +199,7 @@ impl Overlaps {
                 return Err("overlap: an anchor goes before its time is over".to_owned());
             }
         }
+        let is_whole = !is_degraded && !self.only_ends(published, before);
         if !self.only_ends(published, before) {
             self.basis = last;
         }
@@ -215,12 +220,27 @@ impl Overlaps {
             }
         }
         self.was_overlapping = could_be.iter().any(|shown| shown.anchors != published.anchors);
+        if is_whole {
+            self.found_whole(now);
+        }
         Ok(())
     }
 
+    /// The source was found whole: what was asked for and answered before is over.
+    fn found_whole(&mut self, now: Duration) {
+        for withdrawal in self.withdrawals.iter_mut().filter(|withdrawal| withdrawal.is_answered) {
+            withdrawal.over.get_or_insert(now);
+        }
+    }
+
+    fn is_strict(&self) -> bool {
+        self.withdrawals.iter().any(|withdrawal| withdrawal.over.is_none())
+    }
+
     fn keep(&mut self, anchor: Vec<u8>, now: Duration) {
+        let length = if self.is_strict() { Duration::ZERO } else { self.length() };
         if let std::collections::btree_map::Entry::Vacant(entry) = self.kept.entry(anchor) {
-            entry.insert(now);
+            entry.insert((now, length));
             self.counts.kept += 1;
         }
     }
@@ -250,15 +270,18 @@ impl Overlaps {
             }
         }
         self.was_overlapping = is_overlapping;
+        if driver.machine().trouble().is_none() {
+            self.found_whole(now);
+        }
         if driver.machine().is_stale() {
             return Ok(());
         }
         let usable_from =
             if self.reader.unusable.is_some() { self.usable_from() + longest_pause } else { Duration::ZERO };
         for anchor in &served.anchors {
-            let Some(kept) = self.kept.get(anchor) else { continue };
+            let Some((kept, length)) = self.kept.get(anchor) else { continue };
             let is_back = model.visible.iter().any(|seen| seen.to >= *kept && !lacks(seen, anchor));
-            let end = (*kept + self.length()).max(usable_from) + self.judging() * 4;
+            let end = (*kept + *length).max(usable_from) + self.judging() * 4;
             if now > end && !is_back {
                 return Err(format!(
                     "overlap: an anchor is trusted {:.3} s after its end",
@@ -282,7 +305,7 @@ impl Overlaps {
         self.open = open;
         let answered: Vec<Open> = answered;
         for withdrawal in self.withdrawals.iter_mut().filter(|withdrawal| withdrawal.ticket <= ticket) {
-            withdrawal.answered.get_or_insert(now);
+            withdrawal.is_answered = true;
         }
         let number = match result {
             Ok(number) => number,
@@ -300,6 +323,7 @@ impl Overlaps {
         let Some((served_number, served)) = served.filter(|(served, _)| *served == number) else {
             return Err(format!("answer: generation {number}, which is not served"));
         };
+        self.found_whole(now);
         for Open { at, withdraws, .. } in &answered {
             self.counts.answered += 1;
             let seen = || model.visible.iter().filter(|seen| seen.to >= *at);

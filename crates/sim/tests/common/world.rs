@@ -306,7 +306,8 @@ impl History<'_> {
             self.whole(&model, (&shown, before), is_back, now)
         };
         let times = (self.last_publication, now);
-        let result = result.and(self.overlaps.published(&model, &shown, before, times));
+        let result =
+            result.and(self.overlaps.published(&model, &shown, before, published.degraded.is_some(), times));
         self.served = Some((published.number, Arc::clone(&published.material)));
         self.last_publication = now;
         result

@@ -20,7 +20,7 @@ impl Machine {
     ) {
         let material = plain;
         match verdict {
-            Verdict::Unusable(error) if self.withdrawn.is_ending => self.end_failed(now, error),
+            Verdict::Unusable(error) if self.withdrawn.is_ending() => self.end_failed(now, error),
             Verdict::Accept => self.accept(now, candidate, plain),
             Verdict::Refuse(error) | Verdict::AskAgain { error, .. } if !candidate.can_be_refused => {
                 self.told
@@ -47,9 +47,16 @@ impl Machine {
 
     fn accept(&mut self, now: Now, candidate: &Candidate, plain: &Arc<Material>) {
         let material = Arc::clone(&candidate.material);
+        if self.withdrawn.is_ending() {
+            // Nothing was read, so nothing is confirmed; what was given up meanwhile waits for a read.
+            if !self.is_stale() {
+                self.publish(now, material, plain, candidate.degraded.clone());
+            }
+            return self.go_on_after_end(now);
+        }
         if let Some(error) = candidate.degraded.clone() {
             // Only a part of what the source holds: its trouble goes on.
-            if let Some(trouble) = self.trouble.as_mut().filter(|_| !self.withdrawn.is_ending) {
+            if let Some(trouble) = &mut self.trouble {
                 trouble.withdrawal = None;
             }
             // While nothing is served, there is nothing to withdraw, and a part of the source is no reason to begin again.
@@ -57,16 +64,6 @@ impl Machine {
                 self.publish(now, material, plain, Some(error));
             }
             self.step = Step::Rest(now.mono + self.policy.backoff);
-            return;
-        }
-        if self.withdrawn.is_ending {
-            // Nothing was read, so nothing is confirmed; what was given up meanwhile waits for a read.
-            if !self.is_stale() {
-                self.publish(now, material, plain, None);
-            }
-            // Content that has to stand still is followed on, a look that was due is not put off, and who waits has no answer
-            // yet.
-            self.step = Step::Rest(now.mono);
             return;
         }
         if !self.is_stale() && self.is_served_already(now, &material, plain) {
@@ -151,7 +148,7 @@ impl Machine {
             diff,
             degraded,
             // An end answers nobody: what it serves was read before.
-            ticket: if self.withdrawn.is_ending { self.concluded } else { self.covering },
+            ticket: if self.withdrawn.is_ending() { self.concluded } else { self.covering },
         }));
         self.tell_regressions(regressed);
     }

@@ -148,7 +148,7 @@ fn a_reload_from_a_check_or_from_a_derive_closure_ends() {
             }
         };
         let in_gate = reenter.clone();
-        let reloader = Reloader::builder(source).hub(Hub::new()).policy(deadline(300 * MS)).gate(
+        let reloader = Reloader::builder(source).hub(Hub::new()).policy(deadline(PATIENCE)).gate(
             move |_: &Candidate| {
                 in_gate("gate");
                 Ok(())
@@ -211,7 +211,7 @@ fn a_withdrawal_whose_check_hangs_is_published() {
         }
     };
     let reloader =
-        Reloader::builder(source).hub(Hub::new()).policy(deadline(300 * MS)).gate(gate).start().unwrap();
+        Reloader::builder(source).hub(Hub::new()).policy(deadline(PATIENCE)).gate(gate).start().unwrap();
     let derived = reloader.derive(|generation| Ok::<_, Error>(generation.trust().unwrap().len())).unwrap();
     let pushed = Instant::now();
     pusher.push(anchors(&[&one]));
@@ -220,7 +220,7 @@ fn a_withdrawal_whose_check_hangs_is_published() {
     assert_eq!((*derived.load().value(), derived.load().generation().number()), (1, 2));
     // What was derived before the check was published after it.
     let published = reloader.current().published();
-    assert!(published >= pushed + 300 * MS && published <= Instant::now());
+    assert!(published >= pushed + PATIENCE && published <= Instant::now());
     hold.release();
 }
 

@@ -45,8 +45,10 @@ fn the_late_verdict_of_a_check_that_was_given_up_is_ignored() {
             _ => Ok(()),
         }
     };
-    let reloader =
-        Reloader::builder(source).hub(Hub::new()).policy(deadline(4_000 * MS)).gate(gate).on_event(hook);
+    let mut policy = deadline(PATIENCE);
+    // Nobody asks about the first candidate again by itself.
+    policy.backoff = Duration::from_secs(3600);
+    let reloader = Reloader::builder(source).hub(Hub::new()).policy(policy).gate(gate).on_event(hook);
     let reloader = reloader.start().unwrap();
     pusher.push(anchors(&[&two]));
     let EventKind::Rejected(failure) = next(&events, "rejected").kind else { unreachable!() };
@@ -68,7 +70,7 @@ fn the_late_verdict_of_a_check_that_was_given_up_is_ignored() {
 #[test]
 fn the_deadline_is_for_each_step_not_for_all_of_them() {
     // Three of them take longer than the deadline, and one is far from it.
-    let slow = || thread::sleep(800 * MS);
+    let slow = || thread::sleep(PATIENCE * 3 / 8);
     let source = Slow {
         look: Box::new(slow),
         read: Box::new(slow),
@@ -81,7 +83,7 @@ fn the_deadline_is_for_each_step_not_for_all_of_them() {
     };
     let (hook, events) = listen();
     let reloader =
-        Reloader::builder(source).hub(Hub::new()).policy(deadline(2_000 * MS)).gate(gate).on_event(hook);
+        Reloader::builder(source).hub(Hub::new()).policy(deadline(PATIENCE)).gate(gate).on_event(hook);
     assert_eq!(reloader.start().unwrap().current().number(), 1);
     let told: Vec<_> = events.try_iter().map(|event| event.kind.as_str()).collect();
     assert!(!told.contains(&"failed") && !told.contains(&"rejected"), "{told:?}");
@@ -105,7 +107,7 @@ fn every_reload_of_a_source_that_hangs_is_answered() {
         make: Box::new(anchors(&[&Ca::new("ca")])),
         changed: Arc::new(AtomicBool::new(true)),
     };
-    let reloader = Reloader::builder(source).hub(Hub::new()).policy(deadline(200 * MS)).start().unwrap();
+    let reloader = Reloader::builder(source).hub(Hub::new()).policy(deadline(PATIENCE)).start().unwrap();
     hangs.store(true, Ordering::SeqCst);
     for _ in 0..3 {
         let reloader = reloader.clone();

@@ -61,7 +61,7 @@ fn a_missing_file_fails_at_once_or_is_waited_for() {
 
     let error = Reloader::builder(Files::trust(&path))
         .policy(quick())
-        .wait_for_initial(Duration::from_millis(150))
+        .wait_for_initial(PATIENCE)
         .start()
         .unwrap_err();
     assert_eq!(error.reason(), Reason::NotFound);
@@ -241,7 +241,7 @@ fn a_gate_refuses_panics_or_hangs() {
     };
     let mut policy = Policy::default();
     // Longer than a busy machine takes to print where a gate panicked.
-    policy.deadline = Duration::from_secs(2);
+    policy.deadline = PATIENCE;
     let reloader = Reloader::builder(source).policy(policy).gate(gate).on_event(hook).start().unwrap();
     for (refused, reason) in [(1, Reason::Rejected), (2, Reason::Rejected), (3, Reason::TimedOut)] {
         mode.store(refused, Ordering::SeqCst);

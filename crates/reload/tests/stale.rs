@@ -58,6 +58,8 @@ fn broken_files_close_it_by_time_alone_and_whole_ones_open_it_again() {
     assert_eq!(*derived.get().unwrap().value(), 1);
     let first = reloader.current();
     let (begun, given_up) = (Instant::now(), first.retired().replaced());
+    // Confirmed just now, however long ago the last look of its own was.
+    reloader.reload_blocking().unwrap();
     pusher.fail(gone());
     next(&events, "failed");
     assert!(reloader.status().is_ready_at(SystemTime::now()), "it is still served");
@@ -116,8 +118,9 @@ fn a_disk_that_hangs_closes_it_in_time_whatever_the_deadline_and_the_same_conten
         let mut policy = closing();
         policy.deadline = deadline;
         let (hook, events) = listen();
-        let reloader =
-            Reloader::builder(source).hub(Hub::new()).policy(policy).on_event(hook).start().unwrap();
+        let builder = Reloader::builder(source).hub(Hub::new()).policy(policy).on_event(hook);
+        // Where the machine stands still, the first look may come to the short deadline.
+        let reloader = builder.wait_for_initial(BOUND).start().unwrap();
         let derived = reloader.derive(number).unwrap();
         thread::sleep(LIMIT * 3 / 2);
         assert!(derived.get().is_ok(), "looks that find it the same confirm it");

@@ -23,7 +23,7 @@ fn each_hook_of_expiry_is_told_its_own_thresholds_by_time_alone() {
     let ends_at = now + 3600 * SEC;
     let ca = |name: &str| Ca::builder(name).not_before(now - 3600 * SEC).not_after(ends_at).build();
     // Half of its life is used in some seconds; no look comes in between.
-    let soon = ends_at.duration_since(SystemTime::now()).unwrap() - 2 * SEC;
+    let soon = ends_at.duration_since(SystemTime::now()).unwrap() - 6 * SEC;
     let (sender, told) = mpsc::channel();
     let tell = move |which: &'static str| {
         let sender = std::sync::Mutex::new(sender.clone());
@@ -94,7 +94,7 @@ fn an_overlap_ends_by_time_alone() {
     let reloader = Reloader::builder(source)
         .hub(Hub::new())
         .policy(Policy::every(100_000 * SEC))
-        .overlap(300 * MS)
+        .overlap(3 * SEC)
         .start()
         .unwrap();
     pusher.push(anchors(&[&new]));

@@ -97,7 +97,7 @@ fn a_value_that_hangs_delays_a_withdrawal_by_the_deadline_only_and_no_other_valu
     let (one, two) = (Ca::new("one"), Ca::new("two"));
     let (pusher, source) = push(Origin::named("push"));
     pusher.push(anchors(&[&one, &two]));
-    let reloader = Reloader::builder(source).hub(Hub::new()).policy(deadline(300 * MS)).start().unwrap();
+    let reloader = Reloader::builder(source).hub(Hub::new()).policy(deadline(PATIENCE)).start().unwrap();
     let hold = Hold::new();
     let first = failing(&reloader, &Arc::default());
     let hangs = reloader

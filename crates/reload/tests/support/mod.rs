@@ -18,6 +18,8 @@ use certsource_testkit::Ca;
 /// Far more than anything here takes; a test that reaches it has failed.
 pub const BOUND: Duration = Duration::from_secs(20);
 pub const MS: Duration = Duration::from_millis(1);
+/// For tests in which something hangs: a deadline that a machine that stands still for a while does not reach.
+pub const PATIENCE: Duration = Duration::from_secs(4);
 
 pub fn anchors(cas: &[&Ca]) -> impl Fn() -> Result<Parts, Error> + Send + 'static + use<> {
     let ders: Vec<_> = cas.iter().map(|ca| ca.certificate_der()).collect();

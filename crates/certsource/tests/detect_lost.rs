@@ -25,6 +25,8 @@ use certsource_testkit::{Ca, Issued, KubeletDir, TestDir};
 const LOST_AFTER: Duration = Duration::from_secs(30);
 /// A machine follows wake-ups that come without end one by one, this far apart at the most.
 const PACE: Duration = Duration::from_millis(20);
+/// No event is under way any more, also where the machine stood still.
+const QUIET: Duration = Duration::from_secs(3);
 /// Directories that are watched at once, with one watcher.
 const DIRECTORIES: usize = 8;
 
@@ -97,7 +99,7 @@ impl Watched {
 
     /// Until no more events come of what is done.
     fn rest(&mut self) {
-        while self.events.recv_timeout(Duration::from_millis(300)).is_ok() {
+        while self.events.recv_timeout(QUIET).is_ok() {
             self.driver.wake(Now::read());
             self.run();
             thread::sleep(PACE);

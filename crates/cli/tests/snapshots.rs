@@ -351,7 +351,7 @@ fn watch_while_files_change() {
         let issue = || ca.leaf("localhost").valid_for(DAY * 12 + DAY / 2).issue();
         volume.swap(issue()).unwrap();
         let args = ["watch", "--kubernetes", path.to_str().unwrap(), "--interval=50ms", "--detect=sha256"];
-        let args = [&args[..], &["--format", format, "--max-stale=3s", "--exec", "false"]].concat();
+        let args = [&args[..], &["--format", format, "--max-stale=5s", "--exec", "false"]].concat();
         let mut watch = Running::start(&args);
         let mut text = String::new();
         // The lines until all of these have come, in this order: which of two comes first is not held.
@@ -449,7 +449,8 @@ fn exporter_of_a_kubernetes_volume() {
     take("nothing is there", &[(loads, &["failure", "not_found"])]);
     let issued = ca.leaf("localhost").valid_for(DAY * 12 + DAY / 2).issue();
     volume.swap(&issued).unwrap();
-    take("it is served", &[("certsource_generation", &[]), ("x509_source_up", &[])]);
+    // Loads are counted a moment later than they are seen.
+    take("it is served", &[("certsource_generation", &[]), ("x509_source_up", &[]), (loads, &["success"])]);
     let broken =
         [("ca.crt", issued.root_pem()), ("tls.crt", "garbage".into()), ("tls.key", issued.key_pem())];
     volume.write(broken).unwrap();

@@ -170,10 +170,10 @@ fn waits_for_the_first_load() {
 fn a_wait_that_is_over_is_an_error() {
     let dir = TestDir::new().unwrap();
     let path = dir.join("ca.pem");
-    let end = run(words([&"watch", &"--ca", &path, &"--wait", &"300ms", &"--format", &"json"]));
+    let end = run(words([&"watch", &"--ca", &path, &"--wait", &"3s", &"--format", &"json"]));
     assert_eq!(end.code, Some(2));
     assert!(end.error_line().ends_with("[not_found]"));
-    assert!(end.took >= Duration::from_millis(300));
+    assert!(end.took >= Duration::from_secs(3));
     assert_eq!(end.json().len(), 1, "told once: {}", end.stdout);
 }
 
@@ -359,10 +359,10 @@ mod reactions {
         let (ca, dir) = (Ca::new("a"), TestDir::new().unwrap());
         let volume = KubeletDir::new(ca.issue("localhost")).unwrap();
         for how in ["--once", "--exec-on-load"] {
-            let mut target = Command::new("sleep").arg("600").spawn().unwrap();
-            let pid_file = dir.write("pid", format!("{}\n", target.id())).unwrap();
+            let mut target = Target::start();
+            let pid_file = dir.write("pid", format!("{}\n", target.0.id())).unwrap();
             let watch = watching(&volume, words([&how, &"--signal", &"USR1", &"--pid-file", &pid_file]));
-            assert_eq!(ended_by(&mut target), Some(10), "{how}: SIGUSR1 ends `sleep`");
+            assert_eq!(target.ended_by(), Some(10), "{how}: SIGUSR1 ends `sleep`");
             if how == "--once" {
                 assert_eq!(watch.finish().code, Some(0));
                 // Nobody has that number any more.
@@ -374,19 +374,33 @@ mod reactions {
         }
     }
 
-    /// The signal that ends a child within the bound; killed else.
-    #[track_caller]
-    fn ended_by(target: &mut std::process::Child) -> Option<i32> {
-        let until = Instant::now() + BOUND;
-        loop {
-            if let Some(status) = target.try_wait().unwrap() {
-                return std::os::unix::process::ExitStatusExt::signal(&status);
+    /// A process to send a signal to. Killed when dropped.
+    struct Target(std::process::Child);
+
+    impl Target {
+        fn start() -> Self {
+            Self(Command::new("sleep").arg("600").spawn().unwrap())
+        }
+
+        /// The signal that ends it within the bound.
+        #[track_caller]
+        fn ended_by(&mut self) -> Option<i32> {
+            let until = Instant::now() + BOUND;
+            loop {
+                if let Some(status) = self.0.try_wait().unwrap() {
+                    return std::os::unix::process::ExitStatusExt::signal(&status);
+                }
+                assert!(Instant::now() < until, "no signal came");
+                std::thread::sleep(Duration::from_millis(5));
             }
-            if Instant::now() > until {
-                let _ = target.kill();
-                panic!("no signal came");
-            }
-            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    impl Drop for Target {
+        fn drop(&mut self) {
+            // It may have ended by itself.
+            let _ = self.0.kill();
+            let _ = self.0.wait();
         }
     }
 
@@ -468,13 +482,13 @@ mod reactions {
     fn a_signal_reaches_the_process_of_the_pid_file() {
         let (ca, dir) = (Ca::new("a"), TestDir::new().unwrap());
         let volume = KubeletDir::new(ca.issue("localhost")).unwrap();
-        let mut target = Command::new("sleep").arg("600").spawn().unwrap();
-        let pid_file = dir.write("pid", format!("{}\n", target.id())).unwrap();
+        let mut target = Target::start();
+        let pid_file = dir.write("pid", format!("{}\n", target.0.id())).unwrap();
         let mut watch = watching(&volume, words([&"--signal", &"SIGUSR1", &"--pid-file", &pid_file]));
         watch.event("loaded");
-        assert!(target.try_wait().unwrap().is_none(), "no signal for the first load");
+        assert!(target.0.try_wait().unwrap().is_none(), "no signal for the first load");
         volume.swap(ca.issue("localhost")).unwrap();
-        assert_eq!(ended_by(&mut target), Some(10), "SIGUSR1 ends `sleep`");
+        assert_eq!(target.ended_by(), Some(10), "SIGUSR1 ends `sleep`");
     }
 
     #[test]

@@ -125,7 +125,7 @@ fn a_withdrawal_beside_a_broken_pair_is_pending() {
 fn the_end_of_the_identity_is_told_when_it_comes() {
     let now = SystemTime::now();
     let ca = Ca::new("a");
-    let issued = ca.leaf("localhost").not_before(now - DAY).not_after(now + Duration::from_secs(4)).issue();
+    let issued = ca.leaf("localhost").not_before(now - DAY).not_after(now + Duration::from_secs(8)).issue();
     let volume = KubeletDir::new(issued).unwrap();
     let mut watch = watching(volume.path(), &["--expiring=3s"]);
     watch.event("loaded");

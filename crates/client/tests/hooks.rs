@@ -133,7 +133,7 @@ async fn thresholds_of_expiry_are_told_as_they_pass() {
     let ca = Ca::new("ca");
     let now = SystemTime::now();
     // A bit less than half of its life is used: some seconds are left.
-    let left = Duration::from_secs(4);
+    let left = Duration::from_secs(6);
     let identity = |name: &str| ca.leaf(name).not_before(now - HOUR).not_after(now + HOUR + 2 * left).issue();
     let (first, second) = (identity("client"), identity("client"));
     let half = first.not_before() + first.not_after().duration_since(first.not_before()).unwrap() / 2;

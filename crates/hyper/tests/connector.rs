@@ -113,10 +113,10 @@ async fn a_bad_host_spends_no_look_that_a_good_one_needs() {
             return;
         }
     }
-    panic!("this machine stands still for a second, each time");
+    panic!("this machine stands still for a second, each time; or looks hold the bad host up");
 }
 
-/// `false`: it took so long that the bad host may ask for a look again.
+/// `false`: it took so long that the bad host may ask for a look again, or could not ask often enough.
 async fn a_bad_host_beside_a_good_one() -> bool {
     let (ca, stranger, next) = (Ca::new("CA"), Ca::new("stranger"), Ca::new("next"));
     let bad = Bare::start(server_config(&stranger.issue("localhost"), &[], &TLS, HTTP1)).await;
@@ -131,7 +131,9 @@ async fn a_bad_host_beside_a_good_one() -> bool {
         refused += 1;
     }
     // It may ask again after one second, two, four: most of them were not held up by a look.
-    assert!(refused > 3, "{refused}");
+    if refused <= 3 {
+        return false;
+    }
     files.write(&[&ca, &next], &ca.issue("client"));
     assert_eq!(
         soon(connect(&connector, &bad.uri())).await.unwrap_err().kind(),

@@ -227,14 +227,16 @@ fn a_reader_that_goes_away_ends_it_quietly() {
 
 #[cfg(unix)]
 mod reactions {
-    use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 
     use super::*;
 
     fn script(dir: &TestDir, text: &str) -> std::path::PathBuf {
-        let path = dir.write("hook", format!("#!/bin/sh\n{text}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let (plain, path) = (dir.write("plain", format!("#!/bin/sh\n{text}\n")).unwrap(), dir.join("hook"));
+        // Written by another process: a child that another test starts just now could hold what this one writes, and
+        // nobody can run a file that somebody may write.
+        let installed = Command::new("install").args(["-m", "755"]).args([&plain, &path]).status();
+        assert!(installed.unwrap().success());
         path
     }
 

@@ -73,7 +73,9 @@ pub(crate) fn as_another_user(dir: &certsource_testkit::TestDir) -> Option<impl 
     const NOBODY: u32 = 65_534;
     let (built, program) = (env!("CARGO_BIN_EXE_certsource"), dir.join("certsource"));
     if std::fs::hard_link(built, &program).is_err() {
-        std::fs::copy(built, &program).unwrap();
+        // By another process: a child that another test starts just now could hold what this one writes, and nobody can run
+        // a file that somebody may write.
+        assert!(Command::new("cp").arg(built).arg(&program).status().unwrap().success());
     }
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let command = move || {

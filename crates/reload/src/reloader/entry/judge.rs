@@ -2,6 +2,7 @@
 //! under no lock. What is decided is carried out in the same breath, so that no derived value is left behind: but for
 //! those that can not be built from a withdrawal, which are closed, and built later (`entry/mend.rs`).
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use certsource::clock::Now;
@@ -51,10 +52,11 @@ pub(super) struct Prepared {
 
 impl Prepared {
     fn missing(&self, slots: &[Weak<dyn AnySlot>]) -> Vec<Weak<dyn AnySlot>> {
-        let is_built =
-            |slot: &&Weak<dyn AnySlot>| self.built.iter().any(|(known, _)| Weak::ptr_eq(known, slot));
+        // By address: there may be thousands, and this is asked with locks held.
+        let address = |slot: &Weak<dyn AnySlot>| slot.as_ptr().cast::<()>();
+        let built: HashSet<_> = self.built.iter().map(|(known, _)| address(known)).collect();
         let is_alive = |slot: &&Weak<dyn AnySlot>| slot.strong_count() > 0;
-        slots.iter().filter(is_alive).filter(|slot| !is_built(slot)).cloned().collect()
+        slots.iter().filter(is_alive).filter(|slot| !built.contains(&address(slot))).cloned().collect()
     }
 
     /// What is still missing is not waited for.

@@ -79,7 +79,8 @@ impl Reloader {
     ///
     /// # Errors
     /// Why the source could not be followed. What overlapped is gone all the same, but for two cases: while a look or a read hangs it
-    /// goes when that comes back, and where the material without it can not be used that is tried again.
+    /// goes when that comes back, and where the material without it can not be used that is tried again. Until a read finds the source
+    /// whole, what is withdrawn has no overlap.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing; the withdrawal goes on.

@@ -356,7 +356,7 @@ fn histories_that_once_broke_a_property() {
                 ],
             )
         },
-        // Found once in 51,484 histories: a link moved twice while a slow reader made its second read of a change, which met the content
+        // Found once in 9,052 histories: a link moved twice while a slow reader made its second read of a change, which met the content
         // that was served; what came last has the digests that the look had found before.
         Plan {
             layout: Layout::Volume,

@@ -316,6 +316,25 @@ fn what_was_followed_and_was_away_for_one_read_is_read_once_more() {
     }
 }
 
+/// The same of content that is ready and waits for its turn.
+#[test]
+fn what_waits_for_its_turn_and_was_away_for_one_read_is_read_once_more() {
+    let (one, two) = (Ca::new("one"), Ca::new("two"));
+    let mut policy = Policy::every(10 * SEC);
+    policy.jitter = 0.0;
+    policy.adopt_within = 5 * SEC;
+    let mut world = World::with(trust(&[&one]), policy, |_| Verdict::Accept);
+    let (served, new, reads) = (trust(&[&one]), trust(&[&one, &two]), AtomicUsize::new(0));
+    // The second read, when its turn has come, finds what is served; then the new content is back.
+    world.push(Arrival::Swapped, move || {
+        let is_away = reads.fetch_add(1, Ordering::Relaxed) == 1;
+        if is_away { served() } else { new() }
+    });
+    world.told();
+    world.pass(600 * SEC);
+    assert_eq!(world.told(), ["generation 2"]);
+}
+
 /// A machine without a driver, at rest, with its first generation to tell.
 fn loaded(policy: Policy, now: Now) -> Machine {
     let ca = Ca::new("ca");

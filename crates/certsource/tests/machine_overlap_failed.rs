@@ -4,7 +4,7 @@
 mod machine_support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use certsource::clock::Now;
@@ -123,6 +123,10 @@ fn an_end_that_fails_beside_a_broken_source_is_over_when_both_are() {
         assert!(world.driver.machine().failing_since().is_none());
         assert_eq!(served(&world), 1);
     }
+}
+
+fn ends_fail(candidate: &Candidate) -> Verdict {
+    if candidate.current.is_some() && !candidate.can_be_refused { unusable() } else { Verdict::Accept }
 }
 
 /// What the source holds now can be used, and the end of what it held before can not.
@@ -272,4 +276,198 @@ fn an_end_beside_a_refused_identity_does_not_put_off_the_looks_by_a_long_pause()
     world.pass(40 * SEC);
     let [looks, _] = world.count();
     assert!(looks >= 3, "looks in 40 s at an interval of 10 s: {looks}; {:?}", world.told());
+}
+
+/// Looks that take longer than the pause after an end that failed.
+#[test]
+fn an_end_that_fails_lets_the_source_be_read_also_when_looks_are_slow() {
+    let (old, new, newer) = (Ca::new("old"), Ca::new("new"), Ca::new("newer"));
+    let mut machine = Machine::new(overlapping(10 * SEC, SEC), Origin::named("x"));
+    let mut now = Now::read();
+    let mut run = |machine: &mut Machine, for_: Duration, make: &Make, first: &mut Option<Look>| {
+        let end = now.after(for_);
+        let (mut reads, mut ends) = (0, 0);
+        while now.mono < end.mono {
+            match machine.next(now) {
+                Todo::Look => {
+                    now = now.after(1200 * MS);
+                    machine.looked(now, Ok(first.take().unwrap_or(Look::Same)));
+                }
+                Todo::Read => {
+                    reads += 1;
+                    machine.read(now, now, make().map_or_else(Into::into, |parts| parts.assemble()));
+                }
+                Todo::Judge(candidate) => {
+                    let verdict = ends_fail(&candidate);
+                    ends += usize::from(!matches!(verdict, Verdict::Accept));
+                    machine.judged(now, verdict);
+                }
+                Todo::Wait(until) => {
+                    now = now.after(until.unwrap().saturating_duration_since(now.mono).max(MS))
+                }
+            }
+        }
+        (reads, ends)
+    };
+    let make: Make = Box::new(trust(&[&old]));
+    run(&mut machine, 5 * SEC, &make, &mut Some(Look::Changed(Arrival::Still)));
+    let make: Make = Box::new(trust(&[&new]));
+    run(&mut machine, 5 * SEC, &make, &mut Some(Look::Changed(Arrival::Swapped)));
+    // The overlap is over, and its end fails.
+    run(&mut machine, 20 * SEC, &make, &mut None);
+    assert!(machine.failing_since().is_some());
+    while machine.tell().is_some() {}
+    // New content comes. It takes the failed end with it.
+    let make: Make = Box::new(trust(&[&newer]));
+    let counts = run(&mut machine, 600 * SEC, &make, &mut Some(Look::Changed(Arrival::Swapped)));
+    let told: Vec<_> = std::iter::from_fn(|| machine.tell()).map(|told| name(&told)).collect();
+    assert!(told.contains(&"generation 3".to_owned()), "{told:?}, reads and failed ends {counts:?}");
+}
+
+/// A pair whose second file is late is no failure yet.
+#[test]
+fn what_is_shown_as_failing_is_what_was_told_and_not_what_has_its_grace() {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    let (a, b) = (new.issue("a"), new.issue("b"));
+    let mut world = World::with(full(&[&old, &new], &a), overlapping(100 * SEC, 10 * SEC), ends_fail);
+    world.push(Arrival::Swapped, full(&[&new], &a));
+    world.pass(150 * SEC);
+    assert_eq!(world.told(), ["generation 1", "refused rejected"]);
+    // A writer is between its two files: no failure yet, it has 30 s.
+    world.push(Arrival::Unknown, mixed(&[&new], &a, &b));
+    world.pass(SEC);
+    assert_eq!(world.told(), ["pending key_mismatch"]);
+    let machine = world.driver.machine();
+    assert!(machine.failing_since().is_some());
+    let (error, since) = machine.trouble().unwrap();
+    assert_eq!(Some(since), machine.failing_since());
+    assert!(error.to_string().contains("still trusted"), "{error}");
+}
+
+/// What could not go is no failure any more once nothing is served.
+#[test]
+fn while_nothing_is_served_no_withdrawn_anchor_is_said_to_be_trusted() {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    let mut policy = overlapping(100 * SEC, 5 * SEC);
+    policy.max_stale = Some(20 * SEC);
+    let mut world = World::with(trust(&[&old]), policy, ends_fail);
+    world.push(Arrival::Swapped, trust(&[&new]));
+    world.pass(110 * SEC);
+    world.told();
+    // The content never stands still.
+    let turn = AtomicUsize::new(0);
+    let cas: Vec<_> = (0..100).map(|n| trust(&[&Ca::new(&n.to_string())])).collect();
+    world.push(Arrival::Unknown, move || cas[turn.fetch_add(1, Ordering::Relaxed) % 100]());
+    world.pass(22 * SEC);
+    assert_eq!(world.told(), ["stale"]);
+    let machine = world.driver.machine();
+    assert!(machine.is_stale());
+    if let Some((error, _)) = machine.trouble() {
+        assert!(!error.to_string().contains("still trusted"), "{error}");
+    }
+}
+
+/// With an hour between two looks.
+#[test]
+fn an_end_that_fails_does_not_hurry_the_looks() {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    let mut world = World::with(trust(&[&old]), overlapping(100 * SEC, 3600 * SEC), ends_fail);
+    world.push(Arrival::Swapped, trust(&[&new]));
+    world.pass(90 * SEC);
+    world.count();
+    world.pass(3600 * SEC);
+    let count = world.count();
+    assert!(count[0] <= 12, "{count:?}");
+}
+
+/// With ends that work and that fail; and all is over once they work.
+#[test]
+fn withdraw_now_at_any_step_is_answered_ok_only_when_nothing_overlaps() {
+    for fail in [false, true] {
+        for max_stale in [None, Some(30 * SEC)] {
+            for at in 0..40 {
+                let [old, new, newer] = ["old", "new", "newer"].map(Ca::new);
+                let flag = Arc::new(AtomicBool::new(fail));
+                let f = Arc::clone(&flag);
+                let mut policy = overlapping(100 * SEC, 10 * SEC);
+                policy.max_stale = max_stale;
+                let mut world = World::with(trust(&[&old]), policy, move |c| {
+                    if f.load(Ordering::SeqCst) { ends_fail(c) } else { Verdict::Accept }
+                });
+                world.push(Arrival::Swapped, trust(&[&old, &new]));
+                world.push(Arrival::Swapped, trust(&[&new]));
+                world.pass(98 * SEC);
+                world.told();
+                world.change(Arrival::Swapped, trust(&[&newer]));
+                let mut ticket = None;
+                for step in 0..60 {
+                    if step == at {
+                        ticket = Some(world.driver.withdraw_now(world.now));
+                    }
+                    if world.driver.step(|| world.now).is_some() {
+                        world.now = world.now.after(500 * MS);
+                    }
+                    for told in world.driver.drain().collect::<Vec<_>>() {
+                        let text = name(&told);
+                        if let (Some(ticket), true) = (ticket, text.starts_with("concluded")) {
+                            let mut parts = text.split(' ').skip(1);
+                            let of: u64 = parts.next().unwrap().parse().unwrap();
+                            let is_ok = parts.next().unwrap().parse::<u64>().is_ok();
+                            if of >= ticket && is_ok {
+                                assert!(
+                                    !world.driver.machine().is_overlapping(),
+                                    "{fail} {max_stale:?} {at}"
+                                );
+                            }
+                        }
+                    }
+                }
+                flag.store(false, Ordering::SeqCst);
+                world.pass(200 * SEC);
+                assert_eq!(served(&world), 1);
+                assert!(world.driver.machine().failing_since().is_none());
+            }
+        }
+    }
+}
+
+/// One that comes later than the first was tried.
+#[test]
+fn an_end_that_failed_holds_back_no_other_end() {
+    let [a, b, c] = ["a", "b", "c"].map(Ca::new);
+    let flag = Arc::new(AtomicBool::new(true));
+    let f = Arc::clone(&flag);
+    let mut world = World::with(trust(&[&a, &b, &c]), overlapping(100 * SEC, 60 * SEC), move |c| {
+        if f.load(Ordering::SeqCst) { ends_fail(c) } else { Verdict::Accept }
+    });
+    world.push(Arrival::Swapped, trust(&[&b, &c]));
+    world.pass(65 * SEC);
+    world.push(Arrival::Swapped, trust(&[&c]));
+    // 100 s: a fails; tried at 101, 102, 104, 108, 116, 132, 162, 192. All can be used from 163 s on, and b ends at 165 s.
+    world.pass(98 * SEC);
+    assert_eq!(served(&world), 3);
+    flag.store(false, Ordering::SeqCst);
+    world.pass(2 * SEC + 500 * MS);
+    assert_eq!(served(&world), 1);
+}
+
+/// What is to be read by an operator: which anchor, why, and what to do; each once.
+#[test]
+fn the_error_of_an_end_that_fails_names_the_anchor_and_what_to_do() {
+    let [a, b, new] = ["a", "b", "new"].map(Ca::new);
+    let mut world = World::with(trust(&[&a, &b]), overlapping(100 * SEC, 10 * SEC), |candidate| {
+        let why = "the store is closed; open it";
+        match ends_fail(candidate) {
+            Verdict::Accept => Verdict::Accept,
+            _ => Verdict::Unusable(Error::new(Reason::Rejected, why).of(Origin::named("script"))),
+        }
+    });
+    world.push(Arrival::Swapped, trust(&[&new]));
+    world.pass(150 * SEC);
+    assert_eq!(
+        world.driver.machine().trouble().unwrap().0.to_string(),
+        "script: the trust anchor CN=a (and 1 more) was withdrawn and is still trusted, because it can not be left out; it is tried \
+         again, restart the program if this lasts: the store is closed; open it"
+    );
+    assert!(world.driver.machine().is_withdrawal_pending());
 }

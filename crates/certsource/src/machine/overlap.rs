@@ -10,7 +10,7 @@ use crate::clock::Now;
 use crate::digest::Fingerprint;
 use crate::error::{Error, Reason};
 use crate::machine::memory::Step;
-use crate::machine::{Machine, Regressed, Told};
+use crate::machine::{Candidate, Machine, Regressed, Told};
 use crate::material::{Certificate, Material, Role};
 
 /// So many withdrawn anchors are remembered, and so many can overlap.
@@ -30,7 +30,7 @@ pub(super) struct Withdrawn {
     /// Up to this demand, a read found the source whole. Until then nothing is kept that `strict` came before.
     honoured: u64,
     /// An end that could not be used: it is tried again.
-    failed: Option<Box<FailedEnd>>,
+    pub(super) failed: Option<Box<FailedEnd>>,
     /// What was handed out last is the judgement of an end: of what was read long ago, and nothing that the source holds now. Then
     /// it is what goes on after it.
     pub(super) ending: Option<After>,
@@ -43,10 +43,11 @@ pub(super) enum After {
     Read,
 }
 
-struct FailedEnd {
+pub(super) struct FailedEnd {
     error: Error,
     since: Instant,
-    /// When to try again.
+    tried: Instant,
+    /// When to try again. What is to go later than it was tried does not wait for that.
     retry: Instant,
 }
 
@@ -143,18 +144,28 @@ impl Machine {
     /// When anchors that are kept are to go, or when that is to be tried again.
     pub(super) fn overlap_ends(&self) -> Option<Instant> {
         // While nothing is served, what overlapped is not either.
-        let end = self.first_end().filter(|_| !self.is_stale())?;
-        Some(self.withdrawn.failed.as_ref().map_or(end, |failed| failed.retry.max(end)))
-    }
-
-    /// When the first of the anchors that are kept is to go.
-    pub(super) fn first_end(&self) -> Option<Instant> {
-        let current = self.current.as_ref()?;
-        if Arc::ptr_eq(&current.material, &current.plain) {
+        if self.is_stale() {
             return None;
         }
-        let kept = current.plain.anchors_missing_from(&current.material);
-        kept.into_iter().filter_map(|anchor| self.withdrawn.until.get(&anchor.fingerprint())).min().copied()
+        let again = |end: Instant| match &self.withdrawn.failed {
+            Some(failed) if end <= failed.tried => failed.retry,
+            _ => end,
+        };
+        self.ends().map(again).min()
+    }
+
+    /// Whether an anchor is still trusted whose time is over.
+    pub(super) fn is_end_due(&self, now: Now) -> bool {
+        self.ends().any(|end| end <= now.mono)
+    }
+
+    /// When each of the anchors that are kept is to go.
+    fn ends(&self) -> impl Iterator<Item = Instant> {
+        let current = self.current.as_ref();
+        let overlapping = current.filter(|current| !Arc::ptr_eq(&current.material, &current.plain));
+        let kept = overlapping.map(|current| current.plain.anchors_missing_from(&current.material));
+        let until = |anchor: &Certificate| self.withdrawn.until.get(&anchor.fingerprint()).copied();
+        kept.into_iter().flatten().filter_map(until)
     }
 
     /// While nothing is out: an overlap that is over is ended, whatever else is wrong with the source.
@@ -186,16 +197,18 @@ impl Machine {
     }
 
     /// The material without what overlapped can not be used. That is told once; all else goes on.
-    pub(super) fn end_failed(&mut self, now: Now, error: Error) {
+    pub(super) fn end_failed(&mut self, now: Now, candidate: &Candidate, error: Error) {
         self.go_on_after_end(now);
+        let Some(current) = self.current.as_ref().filter(|_| !self.is_stale()) else { return };
+        let error = still_trusted(&candidate.material.anchors_missing_from(&current.material), error);
         let since = self.withdrawn.failed().map_or(now.mono, |(_, since)| since);
         let most = self.policy.backoff_max.min(self.policy.interval).max(self.policy.settle);
         let retry = now.mono + now.mono.saturating_duration_since(since).clamp(self.policy.settle, most);
-        let error = still_trusted(error).of(self.origin.clone());
+        let error = error.of(self.origin.clone());
         if self.withdrawn.failed.is_none() {
             self.told.push_back(Told::Refused(error.clone()));
         }
-        self.withdrawn.failed = Some(Box::new(FailedEnd { error, since, retry }));
+        self.withdrawn.failed = Some(Box::new(FailedEnd { error, since, tried: now.mono, retry }));
     }
 
     /// Nothing is trusted any more that could not go.
@@ -267,9 +280,18 @@ impl Machine {
     }
 }
 
-fn still_trusted(error: Error) -> Error {
-    let what = "withdrawn anchors are still trusted, because the material without them could not be used";
-    Error::new(error.reason(), format!("{what}; it is tried again: {error}")).caused_by(error)
+fn still_trusted(anchors: &[&Certificate], error: Error) -> Error {
+    let first = anchors.first().map_or("", |anchor| anchor.inspection().subject());
+    let more = match anchors.len() {
+        0 | 1 => String::new(),
+        count => format!(" (and {} more)", count - 1),
+    };
+    let what = format!(
+        "the trust anchor {first}{more} was withdrawn and is still trusted, because it can not be left out"
+    );
+    let message =
+        format!("{what}; it is tried again, restart the program if this lasts: {}", error.message());
+    Error::new(error.reason(), message).caused_by(error)
 }
 
 impl std::fmt::Display for Regressed {

@@ -74,6 +74,8 @@ impl Machine {
         }
         let generation = self.current()?.0;
         self.stale = true;
+        // Nothing is trusted any more, also not what could not go.
+        self.withdrawn.failed = None;
         // A look that says "same" is no proof any more: what it found the same was given up.
         self.must_read = true;
         if let Some(trouble) = &mut self.trouble {

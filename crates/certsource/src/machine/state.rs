@@ -1,7 +1,7 @@
 //! [`Machine`]: the states of one source between two generations, and the rules that lead from one to the next.
 //!
-//! What is not here: anything that blocks or reads a clock; and what comes of a verdict or of a failure, which is in
-//! `state/outcome.rs`.
+//! What is not here: anything that blocks or reads a clock; what comes of a verdict or of a failure, which is in
+//! `state/outcome.rs`; and what is said to be wrong, which is in `state/health.rs`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use crate::material::{Material, Reading};
 use crate::origin::Origin;
 use crate::source::{Armed, Arrival, Look};
 
+mod health;
 mod outcome;
 
 /// So often content that was replaced whole is replaced again before it must settle like any other.
@@ -353,36 +354,6 @@ impl Machine {
         self.current.as_ref().map(|current| (current.number, &current.material))
     }
 
-    /// What is wrong now, and since when.
-    pub fn trouble(&self) -> Option<(&Error, Instant)> {
-        let trouble = self.trouble.as_ref().map(|trouble| (&trouble.error, trouble.since));
-        trouble.or_else(|| self.withdrawn.failed())
-    }
-
-    /// Since when the source can not be followed, as far as it was told: `None` while all is well, and while what is
-    /// wrong still has its grace.
-    pub fn failing_since(&self) -> Option<Instant> {
-        let of_the_source = self.trouble.as_ref().and_then(|trouble| trouble.failing_since);
-        let of_an_end = self.withdrawn.failed().map(|(_, since)| since);
-        of_the_source.into_iter().chain(of_an_end).min()
-    }
-
-    /// Since when the source holds something that is neither adopted nor told as a failure: it must stand still first,
-    /// or a writer seems to be between two files.
-    pub fn pending_since(&self) -> Option<Instant> {
-        if self.failing_since().is_some() {
-            return None;
-        }
-        let trouble = self.trouble.as_ref().map(|trouble| trouble.since);
-        let settling = self.settling.as_ref().map(|settling| settling.began);
-        trouble.into_iter().chain(settling).min()
-    }
-
-    /// Whether a withdrawal of trust, or a newer revocation list, is held back, because something else is broken.
-    pub fn is_withdrawal_pending(&self) -> bool {
-        self.trouble.as_ref().is_some_and(|trouble| trouble.withdrawal.is_some())
-    }
-
     /// Whether changes wake the engine.
     pub fn arming(&self) -> &Armed {
         &self.armed
@@ -500,11 +471,12 @@ impl Machine {
 
     fn unchanged(&mut self, now: Now) {
         self.confirm(now);
-        let was_another = self.trouble.is_some() || self.settling.is_some() || self.unconfirmed.is_some();
+        let was_followed = self.settling.is_some() || self.unconfirmed.is_some() || self.turn.is_some();
+        let was_another = self.trouble.is_some() || was_followed;
         let was_failing = self.failing_since().is_some();
         self.trouble = None;
         self.tell_recovery(was_failing);
-        if self.first_end().is_none_or(|end| end > now.mono) {
+        if !self.is_end_due(now) {
             // The source may hold again what could not go.
             self.end_worked();
         }
@@ -515,12 +487,6 @@ impl Machine {
         self.refusal = None;
         self.step = Step::Rest(self.next_look(now));
         self.conclude_current();
-    }
-
-    pub(super) fn tell_recovery(&mut self, was_failing: bool) {
-        if was_failing && self.failing_since().is_none() {
-            self.told.push_back(Told::Recovered);
-        }
     }
 
     fn follow_nothing(&mut self) {

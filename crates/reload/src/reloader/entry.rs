@@ -280,18 +280,18 @@ impl Entry {
     pub(super) fn status(&self) -> Status {
         // Before the trouble: an old generation without trouble is the lesser lie of the two.
         let current = self.current();
-        let (trouble, failing, pending, withdrawal_pending, arming) = {
+        let (trouble, is_broken, failing, pending, withdrawal_pending, arming) = {
             let machine = lock(&self.machine);
             let trouble = machine.trouble().map(|(error, _)| error.clone());
             let (failing, pending) = (machine.failing_since(), machine.pending_since());
-            (trouble, failing, pending, machine.is_withdrawal_pending(), machine.arming().clone())
+            let (is_broken, is_held) = (machine.is_source_broken(), machine.is_withdrawal_pending());
+            (trouble, is_broken, failing, pending, is_held, machine.arming().clone())
         };
         let stale = self.stale.load_full();
         let closed = stale.as_deref().filter(|_| failing.is_none());
         let seconds_since = |moment: Instant| moment.elapsed().as_secs_f64();
         let material = current.as_ref().map(|generation| generation.material());
-        let degraded =
-            current.as_ref().filter(|_| trouble.is_some()).and_then(|generation| generation.degraded());
+        let degraded = current.as_ref().filter(|_| is_broken).and_then(|generation| generation.degraded());
         let degraded = degraded.map(tell::degraded_by).or_else(|| lock(&self.notes).newest());
         let degraded = degraded.or_else(|| self.unbuilt().map(|unbuilt| unbuilt.to_string()));
         let degraded = degraded.or(if let Armed::Degraded(why) = &arming { Some(why.clone()) } else { None });

@@ -20,7 +20,7 @@ impl Machine {
     ) {
         let material = plain;
         match verdict {
-            Verdict::Unusable(error) if self.withdrawn.is_ending() => self.end_failed(now, error),
+            Verdict::Unusable(error) if self.withdrawn.is_ending() => self.end_failed(now, candidate, error),
             Verdict::Accept => self.accept(now, candidate, plain),
             Verdict::Refuse(error) | Verdict::AskAgain { error, .. } if !candidate.can_be_refused => {
                 self.told

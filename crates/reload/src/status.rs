@@ -27,14 +27,15 @@ pub struct Status {
     /// Seconds since the source stopped being loadable; `None` while all is well, and before that was told: what is
     /// wrong has a grace first.
     pub failing_seconds: Option<f64>,
-    /// Why the source is not loadable now. Here while `failing_seconds` is.
+    /// Why the source is not loadable now, or an overlap can not end. Here while `failing_seconds` is.
     pub reason: Option<Reason>,
     /// The same, in words.
     pub message: Option<String>,
     /// Whether nothing is served any more, because the source could not be confirmed for longer than
     /// [`Policy::max_stale`](certsource::machine::Policy::max_stale).
     pub stale: bool,
-    /// Whether a withdrawn trust anchor is still trusted, because the identity's files are broken.
+    /// Whether a withdrawn trust anchor is still trusted, because the identity's files are broken, or because its overlap is over and
+    /// it can not be left out.
     pub withdrawal_pending: bool,
     /// What an operator should see to, while everything is served as it should be.
     pub degraded: Option<String>,

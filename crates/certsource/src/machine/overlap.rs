@@ -64,7 +64,8 @@ impl Withdrawn {
 
 impl Machine {
     /// Ends every overlap, and asks for a read as [`Machine::demand`] does: what that read finds withdrawn has no overlap
-    /// either. If the source is broken then, that holds until a read finds it whole. The answer is [`Told::Concluded`] with this ticket or a later one.
+    /// either. If the source is broken then, that holds until a read finds it whole. The answer is [`Told::Concluded`] with
+    /// this ticket or a later one.
     pub fn withdraw_now(&mut self, now: Now) -> u64 {
         self.withdrawn.until.values_mut().for_each(|until| *until = now.mono.min(*until));
         // One that failed is tried once more before this is answered.

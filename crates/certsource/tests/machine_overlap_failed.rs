@@ -213,28 +213,12 @@ fn withdraw_in_the_read(machine: &mut Machine, now: Now, make: &Make) {
 
 #[test]
 fn withdraw_now_whose_end_failed_is_answered_by_an_error_although_it_was_asked_for_again_meanwhile() {
-    let (old, new) = (Ca::new("old"), Ca::new("new"));
-    let mut machine = Machine::new(overlapping(1000 * SEC, 10 * SEC), Origin::named("x"));
     let now = Now::read();
-    let (before, after): (Make, Make) = (Box::new(trust(&[&old])), Box::new(trust(&[&new])));
-    for (make, arrival) in [(&before, Arrival::Still), (&after, Arrival::Swapped)] {
-        machine.woken(now);
-        let mut look = Some(Look::Changed(arrival));
-        loop {
-            match machine.next(now) {
-                Todo::Look => machine.looked(now, Ok(look.take().unwrap_or(Look::Same))),
-                Todo::Read => machine.read(now, now, make().unwrap().assemble()),
-                Todo::Judge(_) => machine.judged(now, Verdict::Accept),
-                Todo::Wait(_) => break,
-            }
-        }
-    }
-    while machine.tell().is_some() {}
-    assert!(machine.is_overlapping());
+    let (mut machine, after) = that_overlaps(now);
     let ticket = machine.withdraw_now(now);
     withdraw_in_the_read(&mut machine, now, &after);
     assert!(machine.is_overlapping());
-    let told: Vec<_> = std::iter::from_fn(|| machine.tell()).map(|told| name(&told)).collect();
+    let told = told(&mut machine);
     assert!(!told.contains(&format!("concluded {ticket} 2")), "nobody is told that all is well: {told:?}");
 }
 
@@ -470,4 +454,134 @@ fn the_error_of_an_end_that_fails_names_the_anchor_and_what_to_do() {
          again, restart the program if this lasts: the store is closed; open it"
     );
     assert!(world.driver.machine().is_withdrawal_pending());
+}
+
+/// Looks, reads and judges until it rests.
+fn settle(machine: &mut Machine, now: Now, look: Look, make: &Make) {
+    let mut look = Some(look);
+    for _ in 0..STEPS {
+        match machine.next(now) {
+            Todo::Look => machine.looked(now, Ok(look.take().unwrap_or(Look::Same))),
+            Todo::Read => machine.read(now, now, make().map_or_else(Into::into, |parts| parts.assemble())),
+            Todo::Judge(_) => machine.judged(now, Verdict::Accept),
+            Todo::Wait(_) => return,
+        }
+    }
+    panic!("the machine never rests");
+}
+
+fn told(machine: &mut Machine) -> Vec<String> {
+    std::iter::from_fn(|| machine.tell()).map(|told| name(&told)).collect()
+}
+
+/// A machine that serves an anchor which the source does not hold any more, for 1000 s.
+fn that_overlaps(now: Now) -> (Machine, Make) {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    let mut machine = Machine::new(overlapping(1000 * SEC, 10 * SEC), Origin::named("x"));
+    let (before, after): (Make, Make) = (Box::new(trust(&[&old])), Box::new(trust(&[&new])));
+    settle(&mut machine, now, Look::Changed(Arrival::Still), &before);
+    machine.woken(now);
+    settle(&mut machine, now, Look::Changed(Arrival::Swapped), &after);
+    assert!(machine.is_overlapping());
+    told(&mut machine);
+    (machine, after)
+}
+
+/// Another thread asks, and its clock is ahead of the moment that the engine read before.
+#[test]
+fn withdraw_now_of_a_later_moment_ends_the_overlap_before_it_is_answered() {
+    let now = Now::read();
+    let (mut machine, make) = that_overlaps(now);
+    machine.woken(now);
+    assert!(matches!(machine.next(now), Todo::Look));
+    let ticket = machine.withdraw_now(now.after(MS));
+    machine.looked(now, Ok(Look::Same));
+    settle(&mut machine, now, Look::Same, &make);
+    assert_eq!(told(&mut machine), ["generation 3".to_owned(), format!("concluded {ticket} 3")]);
+    assert!(!machine.is_overlapping());
+}
+
+/// Also where the job that hangs is a read that began before it was asked for.
+#[test]
+fn what_withdraw_now_asked_for_while_a_read_hangs_holds_until_the_next_read() {
+    for asked_first in [true, false] {
+        let now = Now::read();
+        let [a, b] = ["a", "b"].map(Ca::new);
+        let (before, after): (Make, Make) = (Box::new(trust(&[&a, &b])), Box::new(trust(&[&b])));
+        let mut machine = Machine::new(overlapping(1000 * SEC, 10 * SEC), Origin::named("x"));
+        settle(&mut machine, now, Look::Changed(Arrival::Still), &before);
+        told(&mut machine);
+        machine.woken(now);
+        assert!(matches!(machine.next(now), Todo::Look));
+        machine.looked(now, Ok(Look::Changed(Arrival::Swapped)));
+        assert!(matches!(machine.next(now), Todo::Read));
+        let late = now.after(20 * SEC);
+        let mut ticket = asked_first.then(|| machine.withdraw_now(late));
+        machine.overdue(late);
+        let ticket = *ticket.get_or_insert_with(|| machine.withdraw_now(late));
+        assert_eq!(
+            told(&mut machine),
+            ["failed timed_out".to_owned(), format!("concluded {ticket} timed_out")]
+        );
+        // It comes back with what it had read before; the anchor has gone meanwhile, and no look says so.
+        let back = now.after(30 * SEC);
+        machine.read(now, back, before().unwrap().assemble());
+        settle(&mut machine, back, Look::Same, &after);
+        let stands = back.after(10 * SEC);
+        settle(&mut machine, stands, Look::Same, &after);
+        assert!(!machine.is_overlapping());
+        assert_eq!(machine.current().unwrap().1.trust().unwrap().len(), 1, "{asked_first}");
+        assert!(!told(&mut machine).iter().any(|told| told.starts_with("concluded")), "answered before");
+    }
+}
+
+/// An anchor whose time was over when an end was handed out is no part of a later one.
+#[test]
+fn what_ends_while_an_end_is_judged_does_not_wait_for_that_one() {
+    let now = Now::read();
+    let [a, b, c] = ["a", "b", "c"].map(Ca::new);
+    let mut machine = Machine::new(overlapping(100 * SEC, 1000 * SEC), Origin::named("x"));
+    let sets: [Make; 3] =
+        [Box::new(trust(&[&a, &b, &c])), Box::new(trust(&[&b, &c])), Box::new(trust(&[&c]))];
+    for (at, (make, arrival)) in
+        sets.iter().zip([Arrival::Still, Arrival::Swapped, Arrival::Swapped]).enumerate()
+    {
+        machine.woken(now.after(at as u32 * SEC));
+        settle(&mut machine, now.after(at as u32 * SEC), Look::Changed(arrival), make);
+    }
+    told(&mut machine);
+    // The first ends at 101 s; that takes 3 s, and can not be used. The second ends at 102 s.
+    assert!(matches!(machine.next(now.after(101 * SEC)), Todo::Judge(_)));
+    machine.judged(now.after(104 * SEC), unusable());
+    let Todo::Judge(candidate) = machine.next(now.after(104 * SEC)) else { panic!("the second is due") };
+    assert_eq!(candidate.material.trust().unwrap().len(), 1);
+}
+
+/// Withdrawn without an overlap is withdrawn: there is none for it later.
+#[test]
+fn what_withdraw_now_kept_out_has_no_overlap_when_it_comes_back_and_goes_again() {
+    let (a, b) = (Ca::new("a"), Ca::new("b"));
+    let mut world = World::with(trust(&[&a, &b]), overlapping(1000 * SEC, 10 * SEC), |_| Verdict::Accept);
+    world.change(Arrival::Swapped, trust(&[&b]));
+    world.driver.withdraw_now(world.now);
+    world.pass(SEC);
+    assert_eq!(served(&world), 1);
+    world.push(Arrival::Swapped, trust(&[&a, &b]));
+    assert_eq!(served(&world), 2);
+    world.push(Arrival::Swapped, trust(&[&b]));
+    world.pass(SEC);
+    assert_eq!(served(&world), 1);
+}
+
+/// What was told of an end that took too long is looked at at once, and not when the next look is due.
+#[test]
+fn an_end_that_took_too_long_is_followed_by_a_look() {
+    let now = Now::read();
+    let (mut machine, make) = that_overlaps(now);
+    let moment = |seconds: u32| now.after(seconds * SEC);
+    settle(&mut machine, moment(999), Look::Same, &make);
+    assert!(matches!(machine.next(moment(1000)), Todo::Judge(_)));
+    machine.overdue(moment(1003));
+    machine.judged(moment(1005), Verdict::Accept);
+    assert!(matches!(machine.next(moment(1005)), Todo::Look));
 }

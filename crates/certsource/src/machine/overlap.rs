@@ -27,18 +27,28 @@ pub(super) struct Withdrawn {
     /// The latest demand of `withdraw_now`, and the earliest that may not be answered yet.
     strict: u64,
     strict_from: u64,
+    /// When it was asked for last. The engine's moment may be an earlier one: another thread asked.
+    asked: Option<Instant>,
     /// Up to this demand, a read found the source whole. Until then nothing is kept that `strict` came before.
     honoured: u64,
     /// An end that could not be used: it is tried again.
     pub(super) failed: Option<Box<FailedEnd>>,
     /// What was handed out last is the judgement of an end: of what was read long ago, and nothing that the source holds now. Then
     /// it is what goes on after it.
-    pub(super) ending: Option<After>,
+    pub(super) ending: Option<Ending>,
+}
+
+/// The end of an overlap that is judged.
+#[derive(Clone, Copy)]
+pub(super) struct Ending {
+    /// When it was handed out: what goes later is no part of it.
+    at: Instant,
+    after: After,
 }
 
 /// What an end of an overlap came before.
 #[derive(Clone, Copy)]
-pub(super) enum After {
+enum After {
     Rest(Instant),
     Read,
 }
@@ -56,6 +66,13 @@ impl Withdrawn {
         self.ending.is_some()
     }
 
+    /// Something is wrong beside an end that is judged: the next look is to come at once after it.
+    pub(super) fn look_after_end(&mut self, now: Now) {
+        if let Some(Ending { after: After::Rest(until), .. }) = &mut self.ending {
+            *until = now.mono.min(*until);
+        }
+    }
+
     /// Why an overlap could not end, and since when.
     pub(super) fn failed(&self) -> Option<(&Error, Instant)> {
         self.failed.as_ref().map(|failed| (&failed.error, failed.since))
@@ -68,6 +85,7 @@ impl Machine {
     /// this ticket or a later one.
     pub fn withdraw_now(&mut self, now: Now) -> u64 {
         self.withdrawn.until.values_mut().for_each(|until| *until = now.mono.min(*until));
+        self.withdrawn.asked = Some(now.mono);
         // One that failed is tried once more before this is answered.
         if let Some(failed) = &mut self.withdrawn.failed {
             failed.retry = now.mono;
@@ -178,19 +196,20 @@ impl Machine {
             Step::ReadNext => After::Read,
             _ => return,
         };
-        if self.overlap_ends().is_none_or(|end| end > now.mono) {
+        let at = self.withdrawn.asked.map_or(now.mono, |asked| asked.max(now.mono));
+        if self.overlap_ends().is_none_or(|end| end > at) {
             return;
         }
         let Some(current) = &self.current else { return };
         let trouble = self.trouble.as_ref().map(|trouble| trouble.error.clone());
         self.step = Step::JudgeNext(Arc::clone(&current.plain), trouble);
-        self.withdrawn.ending = Some(after);
+        self.withdrawn.ending = Some(Ending { at, after });
     }
 
     /// An end takes nothing from what it came before: content that has to stand still is followed on, a look is neither put off nor
     /// made early, and who waits has no answer yet.
     pub(super) fn go_on_after_end(&mut self, now: Now) {
-        self.step = match self.withdrawn.ending {
+        self.step = match self.withdrawn.ending.map(|ending| ending.after) {
             Some(After::Read) => Step::ReadNext,
             Some(After::Rest(until)) => Step::Rest(until),
             None => Step::Rest(now.mono),
@@ -204,12 +223,16 @@ impl Machine {
         let error = still_trusted(&candidate.material.anchors_missing_from(&current.material), error);
         let since = self.withdrawn.failed().map_or(now.mono, |(_, since)| since);
         let most = self.policy.backoff_max.min(self.policy.interval).max(self.policy.settle);
-        let retry = now.mono + now.mono.saturating_duration_since(since).clamp(self.policy.settle, most);
+        let tried = self.withdrawn.ending.map_or(now.mono, |ending| ending.at);
+        // Who asked while it was judged wants it tried again.
+        let was_asked = self.withdrawn.asked.is_some_and(|asked| asked > tried);
+        let pause = now.mono.saturating_duration_since(since).clamp(self.policy.settle, most);
+        let retry = if was_asked { now.mono } else { now.mono + pause };
         let error = error.of(self.origin.clone());
         if self.withdrawn.failed.is_none() {
             self.told.push_back(Told::Refused(error.clone()));
         }
-        self.withdrawn.failed = Some(Box::new(FailedEnd { error, since, tried: now.mono, retry }));
+        self.withdrawn.failed = Some(Box::new(FailedEnd { error, since, tried, retry }));
     }
 
     /// Nothing is trusted any more that could not go.
@@ -254,6 +277,10 @@ impl Machine {
                 oldest.and_then(|oldest| gone.remove(&oldest));
             }
             gone.insert(anchor.fingerprint(), now.mono);
+            if !self.policy.overlap.is_zero() {
+                // It has had its time, be it none. If it comes back and goes again, it has no other.
+                self.withdrawn.until.entry(anchor.fingerprint()).or_insert(now.mono);
+            }
         }
         for anchor in material.trust().into_iter().flatten() {
             gone.remove(&anchor.fingerprint());

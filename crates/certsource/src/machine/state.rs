@@ -305,8 +305,8 @@ impl Machine {
         self.refusal = None;
         self.demands += 1;
         if self.hangs {
-            self.covering = self.demands;
-            self.conclude(Err(self.hung(now)));
+            // What is out began before: it covers nothing that is asked for now.
+            self.conclude_to(self.demands, Err(self.hung(now)));
         }
         self.demands
     }
@@ -319,8 +319,9 @@ impl Machine {
         self.hangs = true;
         // A look that comes back with "same" must not leave the failure standing.
         self.must_read = true;
-        self.covering = self.demands;
-        self.note_failure(now, self.hung(now));
+        self.withdrawn.look_after_end(now);
+        self.tell_failure(now, self.hung(now));
+        self.conclude_to(self.demands, Err(self.hung(now)));
         self.watch_stale(now);
     }
 
@@ -527,9 +528,13 @@ impl Machine {
     }
 
     fn conclude(&mut self, result: Result<u64, Error>) {
-        if self.covering > self.concluded {
-            self.concluded = self.covering;
-            self.told.push_back(Told::Concluded { ticket: self.covering, result });
+        self.conclude_to(self.covering, result);
+    }
+
+    fn conclude_to(&mut self, ticket: u64, result: Result<u64, Error>) {
+        if ticket > self.concluded {
+            self.concluded = ticket;
+            self.told.push_back(Told::Concluded { ticket, result });
         }
     }
 

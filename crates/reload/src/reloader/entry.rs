@@ -438,14 +438,22 @@ impl Entry {
         let Some(entry) = weak.upgrade() else { return Overdue::Told };
         let now = Now::read();
         // One thread does many jobs in a row: what counts is when the one at hand began.
-        let due = lock(&entry.machine).out_since().unwrap_or(now.mono) + entry.deadline;
+        let began = lock(&entry.machine).out_since();
+        let due = began.unwrap_or(now.mono) + entry.deadline;
         if now.mono < due {
             return Overdue::No(due);
         }
         if entry.give_up_judgement() {
             return Overdue::GivenUp;
         }
-        lock(&entry.machine).overdue(now);
+        {
+            let mut machine = lock(&entry.machine);
+            if machine.out_since() != began {
+                // It came back just now, and another job may be out.
+                return Overdue::No(machine.out_since().unwrap_or(now.mono) + entry.deadline);
+            }
+            machine.overdue(now);
+        }
         entry.carry_out();
         Overdue::Told
     }

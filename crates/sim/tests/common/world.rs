@@ -381,9 +381,11 @@ impl History<'_> {
         };
         let from = those().map(|visible| visible.from).min().unwrap_or(now);
         let to = those().map(|visible| visible.to).max().unwrap_or(from).min(now);
-        // The end of an overlap needs nothing but that the source was without it once.
+        // The end of an overlap needs nothing but that the source was without it once, and whole.
         let was_meant = has_overlap && those().any(|seen| seen.is_meant);
-        if to.saturating_sub(from) < self.policy.settle_loss && !was_meant {
+        let was_whole = has_overlap && those().any(|seen| seen.tag.is_some());
+        let need = if was_whole { self.policy.settle } else { self.policy.settle_loss };
+        if to.saturating_sub(from) < need && !was_meant {
             return Err("12: a withdrawal that did not stand".to_owned());
         }
         let is_broken = model.visible.iter().any(|visible| visible.to >= since && visible.tag.is_none());

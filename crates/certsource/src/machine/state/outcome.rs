@@ -297,14 +297,18 @@ impl Machine {
 
     /// Tells a failure, once for each reason while it lasts, and answers those who wait.
     pub(super) fn note_failure(&mut self, now: Now, error: Error) {
+        self.tell_failure(now, error.clone());
+        self.conclude(Err(error));
+    }
+
+    pub(super) fn tell_failure(&mut self, now: Now, error: Error) {
         let trouble = self.trouble.get_or_insert_with(|| Trouble::new(now, &error, self.policy.backoff));
         trouble.error = error.clone();
         trouble.failing_since.get_or_insert(trouble.since);
         if trouble.failure_told != Some(error.reason()) {
             trouble.failure_told = Some(error.reason());
-            self.told.push_back(Told::Failed(error.clone()));
+            self.told.push_back(Told::Failed(error));
         }
-        self.conclude(Err(error));
     }
 
     /// Invariant 12: what is withdrawn is published with the last good rest, once something else has been broken

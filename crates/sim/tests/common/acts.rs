@@ -29,6 +29,29 @@ pub(crate) enum Delay {
     Millis(u32),
 }
 
+impl Delay {
+    /// When it is over if the reader rests: what counts accesses then takes half a second.
+    pub(crate) fn over_at_rest(self, since: Duration) -> Duration {
+        since
+            + match self {
+                Self::Accesses(_) => Duration::from_millis(500),
+                Self::Millis(millis) => Duration::from_millis(millis.into()),
+            }
+    }
+
+    /// Whether it is over while the reader works, at one more access.
+    pub(crate) fn is_over(&mut self, since: Duration, now: Duration) -> bool {
+        match self {
+            Self::Accesses(0) => true,
+            Self::Accesses(left) => {
+                *left -= 1;
+                false
+            }
+            Self::Millis(_) => self.over_at_rest(since) <= now,
+        }
+    }
+}
+
 /// What a writer, or the machine, does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Doing {

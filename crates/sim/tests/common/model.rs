@@ -187,16 +187,9 @@ impl Model {
     pub(crate) fn before_access(&mut self, disk: &mut Arc<Disk>) {
         for lane in 0..self.lanes.len() {
             loop {
-                let at = self.lanes[lane].at;
-                match self.lanes[lane].calls.front_mut().map(|queued| &mut queued.delay) {
-                    Some(Delay::Accesses(0)) => {}
-                    Some(Delay::Accesses(left)) => {
-                        *left -= 1;
-                        break;
-                    }
-                    Some(Delay::Millis(millis))
-                        if at + Duration::from_millis((*millis).into()) <= disk.mono() => {}
-                    Some(Delay::Millis(_)) | None => break,
+                let Lane { calls, at } = &mut self.lanes[lane];
+                if !calls.front_mut().is_some_and(|queued| queued.delay.is_over(*at, disk.mono())) {
+                    break;
                 }
                 self.call(lane, disk);
             }
@@ -328,10 +321,6 @@ impl Model {
 
 impl Lane {
     fn due_at_rest(&self) -> Option<Duration> {
-        self.calls.front().map(|queued| match queued.delay {
-            // The reader rests: then after half a second all the same.
-            Delay::Accesses(_) => self.at + Duration::from_millis(500),
-            Delay::Millis(millis) => self.at + Duration::from_millis(millis.into()),
-        })
+        self.calls.front().map(|queued| queued.delay.over_at_rest(self.at))
     }
 }

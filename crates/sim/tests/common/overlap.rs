@@ -6,7 +6,7 @@ use std::time::Duration;
 use certsource::clock::Now;
 use certsource::{Driver, Files};
 
-use super::acts::{Ask, Delay, Reader};
+use super::acts::{Ask, Reader};
 use super::model::{Anchors, Model, Shown, Visible};
 
 /// What happened of what the properties are about.
@@ -97,27 +97,14 @@ impl Overlaps {
         model: &mut Model,
         now: (Duration, Now),
     ) {
-        while let Some(ask) = self.asks.front_mut() {
-            match &mut ask.delay {
-                Delay::Accesses(0) => {}
-                Delay::Accesses(left) => {
-                    *left -= 1;
-                    return;
-                }
-                Delay::Millis(millis) if self.asked_at + Duration::from_millis((*millis).into()) <= now.0 => {
-                }
-                Delay::Millis(_) => return,
-            }
+        while self.asks.front_mut().is_some_and(|ask| ask.delay.is_over(self.asked_at, now.0)) {
             self.ask(driver, model, now);
         }
     }
 
     /// When the next call is made if the reader rests.
     pub(crate) fn due_at_rest(&self) -> Option<Duration> {
-        self.asks.front().map(|ask| match ask.delay {
-            Delay::Accesses(_) => self.asked_at + Duration::from_millis(500),
-            Delay::Millis(millis) => self.asked_at + Duration::from_millis(millis.into()),
-        })
+        self.asks.front().map(|ask| ask.delay.over_at_rest(self.asked_at))
     }
 
     /// Makes the call whose moment has come while the reader rests. Whether there was one.

@@ -25,10 +25,6 @@ fn overlapping() -> Policy {
     policy
 }
 
-fn served(world: &World) -> usize {
-    world.driver.machine().current().unwrap().1.trust().unwrap().len()
-}
-
 #[test]
 fn an_identity_is_good_up_to_the_very_moment_of_its_end() {
     let ca = Ca::new("ca");

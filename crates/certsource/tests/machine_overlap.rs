@@ -15,19 +15,8 @@ use certsource::{Error, Origin, Reason};
 use certsource_testkit::Ca;
 use machine_support::*;
 
-fn overlapping(by: Duration, interval: Duration) -> Policy {
-    let mut policy = Policy::every(interval);
-    policy.jitter = 0.0;
-    policy.overlap = by;
-    policy
-}
-
 /// No look of its own comes in between.
 const NEVER: Duration = Duration::from_secs(1_000_000);
-
-fn served(world: &World) -> usize {
-    world.driver.machine().current().unwrap().1.trust().unwrap().len()
-}
 
 /// Three anchors, of which two are withdrawn, half a second apart; the first is gone by now.
 fn one_end_after_another() -> World {
@@ -78,40 +67,6 @@ fn withdraw_now_soon_after_an_end_that_failed_tries_it_again() {
     assert_eq!(served(&world), 1);
     let told = world.told();
     assert!(told.contains(&format!("concluded {ticket} 3")), "{told:?}");
-}
-
-/// How far [`work`] goes.
-#[derive(Clone, Copy, PartialEq)]
-enum Until {
-    Rest,
-    /// A read is handed out.
-    Read,
-    /// A judgement is.
-    Judge,
-}
-
-/// Does what is due at this moment, up to there.
-fn work(machine: &mut Machine, now: Now, look: Look, make: &Make, until: Until) {
-    let mut look = Some(look);
-    for _ in 0..STEPS {
-        match machine.next(now) {
-            Todo::Look => machine.looked(now, Ok(look.take().unwrap_or(Look::Same))),
-            Todo::Read if until == Until::Read => return,
-            Todo::Read => read(machine, now, make),
-            Todo::Judge(_) if until == Until::Judge => return,
-            Todo::Judge(_) => machine.judged(now, Verdict::Accept),
-            Todo::Wait(_) => return,
-        }
-    }
-    panic!("the machine never rests");
-}
-
-fn read(machine: &mut Machine, now: Now, make: &Make) {
-    machine.read(now, now, make().map_or_else(Into::into, |parts| parts.assemble()));
-}
-
-fn told(machine: &mut Machine) -> Vec<String> {
-    std::iter::from_fn(|| machine.tell()).map(|told| name(&told)).collect()
 }
 
 /// The end confirms nothing: what was given up while it was judged stays given up until a read finds it.

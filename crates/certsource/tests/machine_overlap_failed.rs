@@ -8,22 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use certsource::clock::Now;
-use certsource::machine::{Candidate, Machine, Policy, Todo, Verdict};
+use certsource::machine::{Candidate, Machine, Todo, Verdict};
 use certsource::source::{Arrival, Look};
 use certsource::{Error, Origin, Reason};
 use certsource_testkit::Ca;
 use machine_support::*;
-
-fn overlapping(by: Duration, interval: Duration) -> Policy {
-    let mut policy = Policy::every(interval);
-    policy.jitter = 0.0;
-    policy.overlap = by;
-    policy
-}
-
-fn served(world: &World) -> usize {
-    world.driver.machine().current().unwrap().1.trust().unwrap().len()
-}
 
 fn unusable() -> Verdict {
     Verdict::Unusable(Error::new(Reason::Rejected, "no"))
@@ -456,32 +445,14 @@ fn the_error_of_an_end_that_fails_names_the_anchor_and_what_to_do() {
     assert!(world.driver.machine().is_withdrawal_pending());
 }
 
-/// Looks, reads and judges until it rests.
-fn settle(machine: &mut Machine, now: Now, look: Look, make: &Make) {
-    let mut look = Some(look);
-    for _ in 0..STEPS {
-        match machine.next(now) {
-            Todo::Look => machine.looked(now, Ok(look.take().unwrap_or(Look::Same))),
-            Todo::Read => machine.read(now, now, make().map_or_else(Into::into, |parts| parts.assemble())),
-            Todo::Judge(_) => machine.judged(now, Verdict::Accept),
-            Todo::Wait(_) => return,
-        }
-    }
-    panic!("the machine never rests");
-}
-
-fn told(machine: &mut Machine) -> Vec<String> {
-    std::iter::from_fn(|| machine.tell()).map(|told| name(&told)).collect()
-}
-
 /// A machine that serves an anchor which the source does not hold any more, for 1000 s.
 fn that_overlaps(now: Now) -> (Machine, Make) {
     let (old, new) = (Ca::new("old"), Ca::new("new"));
     let mut machine = Machine::new(overlapping(1000 * SEC, 10 * SEC), Origin::named("x"));
     let (before, after): (Make, Make) = (Box::new(trust(&[&old])), Box::new(trust(&[&new])));
-    settle(&mut machine, now, Look::Changed(Arrival::Still), &before);
+    work(&mut machine, now, Look::Changed(Arrival::Still), &before, Until::Rest);
     machine.woken(now);
-    settle(&mut machine, now, Look::Changed(Arrival::Swapped), &after);
+    work(&mut machine, now, Look::Changed(Arrival::Swapped), &after, Until::Rest);
     assert!(machine.is_overlapping());
     told(&mut machine);
     (machine, after)
@@ -496,7 +467,7 @@ fn withdraw_now_of_a_later_moment_ends_the_overlap_before_it_is_answered() {
     assert!(matches!(machine.next(now), Todo::Look));
     let ticket = machine.withdraw_now(now.after(MS));
     machine.looked(now, Ok(Look::Same));
-    settle(&mut machine, now, Look::Same, &make);
+    work(&mut machine, now, Look::Same, &make, Until::Rest);
     assert_eq!(told(&mut machine), ["generation 3".to_owned(), format!("concluded {ticket} 3")]);
     assert!(!machine.is_overlapping());
 }
@@ -509,7 +480,7 @@ fn what_withdraw_now_asked_for_while_a_read_hangs_holds_until_the_next_read() {
         let [a, b] = ["a", "b"].map(Ca::new);
         let (before, after): (Make, Make) = (Box::new(trust(&[&a, &b])), Box::new(trust(&[&b])));
         let mut machine = Machine::new(overlapping(1000 * SEC, 10 * SEC), Origin::named("x"));
-        settle(&mut machine, now, Look::Changed(Arrival::Still), &before);
+        work(&mut machine, now, Look::Changed(Arrival::Still), &before, Until::Rest);
         told(&mut machine);
         machine.woken(now);
         assert!(matches!(machine.next(now), Todo::Look));
@@ -526,9 +497,9 @@ fn what_withdraw_now_asked_for_while_a_read_hangs_holds_until_the_next_read() {
         // It comes back with what it had read before; the anchor has gone meanwhile, and no look says so.
         let back = now.after(30 * SEC);
         machine.read(now, back, before().unwrap().assemble());
-        settle(&mut machine, back, Look::Same, &after);
+        work(&mut machine, back, Look::Same, &after, Until::Rest);
         let stands = back.after(10 * SEC);
-        settle(&mut machine, stands, Look::Same, &after);
+        work(&mut machine, stands, Look::Same, &after, Until::Rest);
         assert!(!machine.is_overlapping());
         assert_eq!(machine.current().unwrap().1.trust().unwrap().len(), 1, "{asked_first}");
         assert!(!told(&mut machine).iter().any(|told| told.starts_with("concluded")), "answered before");
@@ -547,7 +518,7 @@ fn what_ends_while_an_end_is_judged_does_not_wait_for_that_one() {
         sets.iter().zip([Arrival::Still, Arrival::Swapped, Arrival::Swapped]).enumerate()
     {
         machine.woken(now.after(at as u32 * SEC));
-        settle(&mut machine, now.after(at as u32 * SEC), Look::Changed(arrival), make);
+        work(&mut machine, now.after(at as u32 * SEC), Look::Changed(arrival), make, Until::Rest);
     }
     told(&mut machine);
     // The first ends at 101 s; that takes 3 s, and can not be used. The second ends at 102 s.
@@ -579,7 +550,7 @@ fn an_end_that_took_too_long_is_followed_by_a_look() {
     let now = Now::read();
     let (mut machine, make) = that_overlaps(now);
     let moment = |seconds: u32| now.after(seconds * SEC);
-    settle(&mut machine, moment(999), Look::Same, &make);
+    work(&mut machine, moment(999), Look::Same, &make, Until::Rest);
     assert!(matches!(machine.next(moment(1000)), Todo::Judge(_)));
     machine.overdue(moment(1003));
     machine.judged(moment(1005), Verdict::Accept);

@@ -116,10 +116,6 @@ fn overlapping(by: Duration) -> Policy {
     policy
 }
 
-fn served(world: &World) -> usize {
-    world.driver.machine().current().unwrap().1.trust().unwrap().len()
-}
-
 #[test]
 fn a_withdrawn_anchor_overlaps_and_then_goes_by_time_alone() {
     let (old, new) = (Ca::new("old"), Ca::new("new"));

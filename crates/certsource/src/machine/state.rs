@@ -305,7 +305,7 @@ impl Machine {
         self.refusal = None;
         self.demands += 1;
         if self.hangs {
-            // What is out began before: it covers nothing that is asked for now.
+            // What is out began before, so it covers nothing that is asked meanwhile.
             self.conclude_to(self.demands, Err(self.hung(now)));
         }
         self.demands

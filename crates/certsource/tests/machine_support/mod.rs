@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use certsource::clock::Now;
-use certsource::machine::{Candidate, Policy, Regressed, Told, Verdict};
+use certsource::machine::{Candidate, Machine, Policy, Regressed, Todo, Told, Verdict};
 use certsource::parts::Parts;
 use certsource::source::{Alarm, Armed, Arrival, Look};
 use certsource::{Driver, Error, KeyFormat, Origin, PrivateKey, Reason, Source};
@@ -241,4 +241,51 @@ pub fn none() -> Vec<String> {
 
 pub fn no(reason: Reason) -> Verdict {
     Verdict::Refuse(Error::new(reason, "no"))
+}
+
+/// A poll at this interval, and an overlap.
+pub fn overlapping(by: Duration, interval: Duration) -> Policy {
+    let mut policy = Policy::every(interval);
+    policy.jitter = 0.0;
+    policy.overlap = by;
+    policy
+}
+
+/// How many anchors are served.
+pub fn served(world: &World) -> usize {
+    world.driver.machine().current().unwrap().1.trust().unwrap().len()
+}
+
+/// How far [`work`] goes.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Until {
+    Rest,
+    /// A read is handed out.
+    Read,
+    /// A judgement is.
+    Judge,
+}
+
+/// Does what is due at this moment, up to there.
+pub fn work(machine: &mut Machine, now: Now, look: Look, make: &Make, until: Until) {
+    let mut look = Some(look);
+    for _ in 0..STEPS {
+        match machine.next(now) {
+            Todo::Look => machine.looked(now, Ok(look.take().unwrap_or(Look::Same))),
+            Todo::Read if until == Until::Read => return,
+            Todo::Read => read(machine, now, make),
+            Todo::Judge(_) if until == Until::Judge => return,
+            Todo::Judge(_) => machine.judged(now, Verdict::Accept),
+            Todo::Wait(_) => return,
+        }
+    }
+    panic!("the machine never rests");
+}
+
+pub fn read(machine: &mut Machine, now: Now, make: &Make) {
+    machine.read(now, now, make().map_or_else(Into::into, |parts| parts.assemble()));
+}
+
+pub fn told(machine: &mut Machine) -> Vec<String> {
+    std::iter::from_fn(|| machine.tell()).map(|told| name(&told)).collect()
 }
